@@ -1,0 +1,103 @@
+"""The broker: the one thing between gateways and runners.
+
+Two implementations pass one contract suite (``tests/broker/contract.py``): in-process, and Redis. The broker numbers
+the events of a response, so a log is gapless by construction, whoever writes to it.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from contracts.events import Event
+from contracts.jobs import Job, Lease, StoredImage
+
+
+class RunnerStatus(Struct, frozen=True, kw_only=True):
+    """What a runner says of itself about once a second; it is forgotten when it has been silent for a few."""
+
+    runner_id: str
+    model: str
+    is_ready: bool
+    num_running: int
+    max_num_seqs: int
+    latent_size: int
+    latent_exit: str
+    engine: str
+    detail: str = ""
+
+
+class Broker(Protocol):
+    """Gateway side: images, ``submit``, ``job``, ``events``, ``follow``, ``cancel``, ``runners``.
+
+    Runner side: ``take``, ``publish``, ``cancellations``, ``get_image``, ``heartbeat``.
+    """
+
+    async def put_image(self, image: StoredImage) -> None:
+        """Keep the file under its content hash for a while, and for as long as an open job refers to it."""
+        ...
+
+    async def get_image(self, image_id: str) -> StoredImage:
+        """Raises ``ImageNotFound``."""
+        ...
+
+    async def submit(self, job: Job) -> None:
+        """Append ``response.created``, and ``response.queued`` if no runner has room, then offer the job.
+
+        Raises:
+            Overloaded: as many jobs wait as the queue admits; nothing was kept.
+            ImageNotFound: an image of the job is gone.
+        """
+        ...
+
+    async def job(self, response_id: str) -> Job:
+        """Raises ``ResponseNotFound``."""
+        ...
+
+    async def events(self, response_id: str) -> Sequence[Event]:
+        """The log so far. Raises ``ResponseNotFound``."""
+        ...
+
+    def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
+        """Events with a greater sequence number, those to come included; ends after the terminal one.
+
+        Any number may follow at once. Raises ``ResponseNotFound`` at the first step.
+        """
+        ...
+
+    async def cancel(self, response_id: str) -> None:
+        """Ask for the end of a response. A waiting one ends at once; of a running one its runner hears. Idempotent.
+
+        Raises ``ResponseNotFound``.
+        """
+        ...
+
+    async def runners(self) -> Sequence[RunnerStatus]:
+        """The runners heard of lately."""
+        ...
+
+    async def take(self, runner_id: str, *, room: int) -> Sequence[Lease]:
+        """Wait until there is work, then lease at least one and at most ``room`` jobs, oldest first."""
+        ...
+
+    async def publish(self, lease: Lease, events: Sequence[Event]) -> None:
+        """Number and append events to the response's log, all or none. After a terminal event it is closed.
+
+        Raises:
+            LeaseLost: the job ended, or moved on to another runner; stop working on it.
+        """
+        ...
+
+    def cancellations(self, runner_id: str) -> AsyncIterator[str]:
+        """Ids of responses leased to this runner whose end was asked for. Never ends by itself."""
+        ...
+
+    async def heartbeat(self, status: RunnerStatus) -> None: ...
+
+    async def aclose(self) -> None:
+        """Wake and end every waiting call."""
+        ...
+
+
+class LeaseLost(Exception):
+    """The work is no longer this runner's. Not an ``IlvrError``: no caller of the API sees it."""

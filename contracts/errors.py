@@ -1,0 +1,118 @@
+"""Every failure a caller can see.
+
+IlvrError
+├── RequestError             the request is at fault; sending it again cannot help
+│   ├── MalformedBody
+│   ├── InvalidRequest
+│   ├── NotSupportedYet
+│   ├── PromptTooLong
+│   ├── BodyTooLarge
+│   ├── ImageTooLarge
+│   ├── NotAnImage
+│   ├── ImageNotFound
+│   └── ResponseNotFound
+├── CapacityError            nothing was started; the same request may work later
+│   ├── Overloaded
+│   └── NotReady
+├── EngineError              work was started and lost
+│   ├── GenerationFailed     this request only
+│   └── EngineDead           every request; the process has to be replaced
+└── StartError               the process refuses to start; never an HTTP answer
+    ├── BadSettings
+    └── BadCheckpoint
+
+``code`` is public API: it is the JSON error code and the metric label. HTTP status codes are not here;
+``service.errors`` owns them.
+"""
+
+from typing import ClassVar
+
+
+class IlvrError(Exception):
+    """Root of the tree. ``str(error)`` is one sentence for a person that says what to do.
+
+    ``param`` names the request field at fault, in dotted form (``images.0.data``), if one is.
+    """
+
+    code: ClassVar[str]
+    is_retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class RequestError(IlvrError): ...
+
+
+class MalformedBody(RequestError):
+    code = "malformed_body"
+
+
+class InvalidRequest(RequestError):
+    code = "invalid_request"
+
+
+class NotSupportedYet(RequestError):
+    code = "not_supported_yet"
+
+
+class PromptTooLong(RequestError):
+    code = "prompt_too_long"
+
+
+class BodyTooLarge(RequestError):
+    code = "body_too_large"
+
+
+class ImageTooLarge(RequestError):
+    code = "image_too_large"
+
+
+class NotAnImage(RequestError):
+    code = "not_an_image"
+
+
+class ImageNotFound(RequestError):
+    code = "image_not_found"
+
+
+class ResponseNotFound(RequestError):
+    code = "response_not_found"
+
+
+class CapacityError(IlvrError):
+    is_retryable = True
+    retry_after_s: ClassVar[int] = 1
+
+
+class Overloaded(CapacityError):
+    code = "overloaded"
+
+
+class NotReady(CapacityError):
+    code = "not_ready"
+    retry_after_s = 10
+
+
+class EngineError(IlvrError):
+    is_retryable = True
+
+
+class GenerationFailed(EngineError):
+    code = "generation_failed"
+
+
+class EngineDead(EngineError):
+    code = "engine_dead"
+
+
+class StartError(IlvrError): ...
+
+
+class BadSettings(StartError):
+    code = "bad_settings"
+
+
+class BadCheckpoint(StartError):
+    code = "bad_checkpoint"
