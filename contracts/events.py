@@ -63,8 +63,8 @@ class StepCompleted(EventBase, frozen=True, kw_only=True, tag="step.completed"):
     size: int | UnsetType = UNSET
     exit: LatentExit | UnsetType = UNSET
     duration_ms: float | UnsetType = UNSET
-    vectors: None | UnsetType = UNSET
-    attention_map: None | UnsetType = UNSET
+    vectors: UnsetType | None = UNSET
+    attention_map: UnsetType | None = UNSET
 
 
 class Completed(EventBase, frozen=True, kw_only=True, tag="response.completed"):
@@ -90,7 +90,7 @@ Terminal = Completed | Incomplete | Cancelled | Failed
 Event = Created | Queued | InProgress | Restarted | StepStarted | StepDelta | StepCompleted | Terminal
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(Event)
+_decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
 
 def event_type(event: Event) -> str:

@@ -36,29 +36,30 @@ def read_latent_spec(folder: Path, *, rule: BlockRule | None = None) -> LatentSp
         BadCheckpoint: a file is missing or not JSON, a value is missing, contradictory or impossible.
     """
     config = read_json(folder / "config.json")
-    manifest = read_json(folder / MANIFEST_FILE) if (folder / MANIFEST_FILE).exists() else {"format": FORMAT}
+    has_manifest = (folder / MANIFEST_FILE).exists()
+    manifest: dict[str, Any] = read_json(folder / MANIFEST_FILE) if has_manifest else {"format": FORMAT}
     if manifest.get("format") != FORMAT:
         raise BadCheckpoint(f"{folder / MANIFEST_FILE}: format is {manifest.get('format')!r}, expected {FORMAT!r}")
     values: dict[str, int] = {}
-    for name in LATENT_FIELDS:
-        found = [source[name] for source in (config, manifest) if source.get(name) is not None]
+    for field in LATENT_FIELDS:
+        found = [source[field] for source in (config, manifest) if source.get(field) is not None]
         if not found:
             raise BadCheckpoint(
-                f"{folder}: {name} is in neither config.json nor {MANIFEST_FILE}. If this is an ILVR checkpoint, write "
+                f"{folder}: {field} is in neither config.json nor {MANIFEST_FILE}. If it is an ILVR checkpoint, write "
                 f'{MANIFEST_FILE} with {{"format": "{FORMAT}", "latent_token_id": …, "latent_start_id": …, '
                 '"latent_end_id": …, "latent_size": 8}.'
             )
         if any(type(value) is not int for value in found):
-            raise BadCheckpoint(f"{folder}: {name} must be a whole number, found {found[0]!r}")
+            raise BadCheckpoint(f"{folder}: {field} must be a whole number, found {found[0]!r}")
         if len(set(found)) > 1:
-            raise BadCheckpoint(f"{folder}: {name} is {found[0]} in config.json but {found[1]} in {MANIFEST_FILE}")
-        values[name] = found[0]
+            raise BadCheckpoint(f"{folder}: {field} is {found[0]} in config.json but {found[1]} in {MANIFEST_FILE}")
+        values[field] = found[0]
     pad_id, start_id, end_id, size = (values[name] for name in LATENT_FIELDS)
     if size < 1:
         raise BadCheckpoint(f"{folder}: latent_size (K) is {size}; a latent block needs at least 1 step")
     if len({pad_id, start_id, end_id}) < 3 or min(pad_id, start_id, end_id) < 0:
         raise BadCheckpoint(f"{folder}: latent ids must be three different ids, found {pad_id}, {start_id}, {end_id}")
-    stated = manifest.get("latent_exit", "learned")
+    stated: BlockRule = manifest.get("latent_exit", "learned")
     if stated not in get_args(BlockRule):
         raise BadCheckpoint(f"{folder / MANIFEST_FILE}: latent_exit is {stated!r}, expected 'learned' or 'fixed'")
     return LatentSpec(pad_id=pad_id, start_id=start_id, end_id=end_id, size=size, rule=rule or stated)
