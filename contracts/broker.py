@@ -34,7 +34,10 @@ class Broker(Protocol):
     """
 
     async def put_image(self, image: StoredImage) -> None:
-        """Keep the file under its content hash for a while, and for as long as an open job refers to it."""
+        """Keep the file under its content hash for a while, and for as long as an open job refers to it.
+
+        Raises ``Overloaded``: images of open jobs leave no place for it.
+        """
         ...
 
     async def get_image(self, image_id: str) -> StoredImage:
@@ -44,9 +47,13 @@ class Broker(Protocol):
     async def submit(self, job: Job) -> None:
         """Append ``response.created``, and ``response.queued`` if no runner has room, then offer the job.
 
+        A job that no runner could start, or whose runner fell silent and that no other one takes over, ends with
+        ``response.failed``: a log always comes to a terminal event.
+
         Raises:
             Overloaded: as many jobs wait as the queue admits; nothing was kept.
             ImageNotFound: an image of the job is gone.
+            NotReady: the broker was closed.
         """
         ...
 
@@ -77,27 +84,42 @@ class Broker(Protocol):
         ...
 
     async def take(self, runner_id: str, *, room: int) -> Sequence[Lease]:
-        """Wait until there is work, then lease at least one and at most ``room`` jobs, oldest first."""
+        """Wait until there is work, then lease at least one and at most ``room`` jobs, oldest first.
+
+        Cancelling the call loses nothing: what it was about to return is offered again.
+
+        Raises ``BrokerClosed``.
+        """
         ...
 
     async def publish(self, lease: Lease, events: Sequence[Event]) -> None:
         """Number and append events to the response's log, all or none. After a terminal event it is closed.
 
+        ``response.restarted`` is not the runner's to write: the broker does when it leases a job again.
+
         Raises:
+            ValueError: something follows a terminal event, or belongs to another response.
             LeaseLost: the job ended, or moved on to another runner; stop working on it.
         """
         ...
 
     def cancellations(self, runner_id: str) -> AsyncIterator[str]:
-        """Ids of responses leased to this runner whose end was asked for. Never ends by itself."""
+        """Ids of responses leased to this runner whose end was asked for, those asked before the call included.
+
+        Never ends by itself. One reader per runner.
+        """
         ...
 
     async def heartbeat(self, status: RunnerStatus) -> None: ...
 
     async def aclose(self) -> None:
-        """Wake and end every waiting call."""
+        """Wake every waiting call: iterators end, ``take`` raises ``BrokerClosed``. Idempotent."""
         ...
 
 
 class LeaseLost(Exception):
     """The work is no longer this runner's. Not an ``IlvrError``: no caller of the API sees it."""
+
+
+class BrokerClosed(Exception):
+    """There will be no more work. Not an ``IlvrError``: it ends a runner's loop and is never an answer."""

@@ -10,6 +10,7 @@ IlvrError
 │   ├── ImageTooLarge
 │   ├── NotAnImage
 │   ├── ImageNotFound
+│   ├── ModelNotFound
 │   └── ResponseNotFound
 ├── CapacityError            nothing was started; the same request may work later
 │   ├── Overloaded
@@ -75,6 +76,10 @@ class NotAnImage(RequestError):
 
 class ImageNotFound(RequestError):
     code = "image_not_found"
+
+
+class ModelNotFound(RequestError):
+    code = "model_not_found"
 
 
 class ResponseNotFound(RequestError):

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from contracts.errors import IlvrError
+
 Status = Literal["queued", "in_progress", "completed", "incomplete", "cancelled", "failed"]
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 LatentExit = Literal["full", "early", "restart", "cut"]
@@ -56,6 +58,11 @@ class ErrorInfo(Struct, frozen=True, kw_only=True):
     code: str
     message: str
     retryable: bool
+
+
+def error_info(error: IlvrError) -> ErrorInfo:
+    """The part of a failed response that says why."""
+    return ErrorInfo(code=error.code, message=str(error), retryable=error.is_retryable)
 
 
 class Response(Struct, frozen=True, kw_only=True):
