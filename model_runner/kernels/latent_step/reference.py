@@ -1,0 +1,111 @@
+"""The latent step in plain PyTorch.
+
+The phase of a position is 0 outside a latent block, 1 at START and 1+n at the n-th pad: a function of the token ids.
+State has one row per KV block, so that a request needs no identity here: the row of position p of request r is
+``block_table[r, p // block_size]``, and it tells of the last position committed in that block.
+
+Shape letters: R requests, T tokens of this step, D hidden size, B KV blocks.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contracts.manifest import LatentSpec
+
+
+@dataclass(frozen=True)
+class LatentState:
+    """Buffers allocated once, when the number of KV blocks is known, and never again.
+
+    feedback_BD: [B + 2, D], the model's dtype: the hidden state after the final norm of each block's last position.
+    phase_B: [B + 2] int32.
+    request_phase_R: [max requests] int32: phase of each request's last token of this step, for the sampler.
+
+    Two rows do not belong to a block: ``nowhere`` is only read (before position 0: phase 0) and ``discard`` only
+    written (padding, and positions whose state nobody will ask for), so that every step has the same shape.
+    """
+
+    feedback_BD: Tensor
+    phase_B: Tensor
+    request_phase_R: Tensor
+    block_size: int
+
+    @classmethod
+    def allocate(
+        cls, *, num_blocks: int, block_size: int, max_requests: int, hidden_size: int, dtype: torch.dtype, device: str
+    ) -> "LatentState":
+        return cls(
+            feedback_BD=torch.zeros(num_blocks + 2, hidden_size, dtype=dtype, device=device),
+            phase_B=torch.zeros(num_blocks + 2, dtype=torch.int32, device=device),
+            request_phase_R=torch.zeros(max_requests, dtype=torch.int32, device=device),
+            block_size=block_size,
+        )
+
+    @property
+    def nowhere(self) -> int:
+        return self.phase_B.shape[0] - 2
+
+    @property
+    def discard(self) -> int:
+        return self.phase_B.shape[0] - 1
+
+
+def is_inner_pad(ids: Tensor, previous_phase: Tensor, spec: LatentSpec) -> Tensor:
+    """Whether a token is a pad inside a block, whose embedding is the hidden state before it. Any shape, bool."""
+    return (ids == spec.pad_id) & (previous_phase >= 1) & (previous_phase <= spec.size)
+
+
+def next_phase(ids: Tensor, previous_phase: Tensor, spec: LatentSpec) -> Tensor:
+    """Phase after each token, from the token and the phase before it. Any shape, dtype of ``previous_phase``."""
+    inner = is_inner_pad(ids, previous_phase, spec)
+    return torch.where(ids == spec.start_id, 1, torch.where(inner, previous_phase + 1, 0)).to(previous_phase.dtype)
+
+
+def inject(
+    ids_T: Tensor, embeds_TD: Tensor, seq_lens_R: Tensor, block_table_RB: Tensor, state: LatentState, spec: LatentSpec
+) -> tuple[Tensor, Tensor]:
+    """Embeddings and phases of a decode step: one token per request, T = R (padded requests have length 0).
+
+    Returns (embeds_TD, phase_T): the embedding of a pad inside a block is the ``feedback`` row of the position before
+    it. Does not synchronise.
+    """
+    rows_T = row_before(seq_lens_R - 1, block_table_RB, state)
+    previous_T = state.phase_B[rows_T]
+    inner_T = is_inner_pad(ids_T, previous_T, spec)
+    embeds_TD = torch.where(inner_T[:, None], state.feedback_BD[rows_T], embeds_TD)
+    return embeds_TD, next_phase(ids_T, previous_T, spec)
+
+
+def row_before(positions_R: Tensor, block_table_RB: Tensor, state: LatentState) -> Tensor:
+    """State row of the position before each request's position; ``nowhere`` before position 0. [R] int64."""
+    before_R = (positions_R - 1).clamp(min=0).long()
+    block_R = block_table_RB.gather(1, (before_R // state.block_size)[:, None]).squeeze(1).long()
+    return torch.where(positions_R > 0, block_R, state.nowhere)
+
+
+def commit(hidden_TD: Tensor, phase_T: Tensor, slots_T: Tensor, kept_T: Tensor | None, state: LatentState) -> None:
+    """Write hidden states and phases to the rows of their blocks.
+
+    kept_T: which tokens are the last of their request in this step or the last of their block; None: all (decode).
+    Padded tokens have slot -1 and write nothing that is ever read. Does not synchronise.
+    """
+    is_written_T = slots_T >= 0 if kept_T is None else kept_T & (slots_T >= 0)
+    rows_T = torch.where(is_written_T, slots_T.long() // state.block_size, state.discard)
+    state.feedback_BD[rows_T] = hidden_TD
+    state.phase_B[rows_T] = phase_T.to(state.phase_B.dtype)
+
+
+def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:
+    """The next token of each request, from the sampler's choice and the phase of the token before. [R], ids' dtype.
+
+    Inside a block ``learned``: START restarts, K pads force END, END ends early, anything else (the end of the text
+    included) becomes a pad. ``fixed``: K pads, then END, whatever was chosen. Outside, the choice stands.
+    """
+    is_full_R = phase_R > spec.size
+    forced_R = torch.where(is_full_R, spec.end_id, spec.pad_id).to(chosen_R.dtype)
+    if spec.rule == "learned":
+        own_R = (chosen_R == spec.start_id) | (chosen_R == spec.end_id)
+        forced_R = torch.where(own_R, chosen_R, forced_R)
+    return torch.where(phase_R >= 1, forced_R, chosen_R)

@@ -1,0 +1,46 @@
+"""What the model class counts, read by the runner over ``collective_rpc``, and a trace of latents for tests."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class LatentCounters:
+    """Counts since the engine started. ``replay_passes`` are runs of the language model beyond the ordinary one."""
+
+    images_encoded: int = 0
+    replays: int = 0
+    replayed_pads: int = 0
+    replay_passes: int = 0
+    is_tracing: bool = False
+    trace: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def count_replay(self, *, num_pads: int, num_passes: int) -> None:
+        self.replays += num_pads > 0
+        self.replayed_pads += num_pads
+        self.replay_passes += num_passes
+
+    def as_dict(self) -> dict[str, int]:
+        names = ("images_encoded", "replays", "replayed_pads", "replay_passes")
+        return {name: int(getattr(self, name)) for name in names}
+
+    def trace_decode(self, is_pad_R: Tensor, phase_R: Tensor, seq_lens_R: Tensor, embeds_RD: Tensor) -> None:
+        """Keep (positions, fed-back vectors) of the latent rows. Synchronises: for tests and analysis only."""
+        self._keep(is_pad_R & (phase_R > 1), seq_lens_R - 1, embeds_RD)
+
+    def trace_prefill(self, inner_T: Tensor, positions_T: Tensor, embeds_TD: Tensor) -> None:
+        self._keep(inner_T, positions_T, embeds_TD[: inner_T.shape[0]])
+
+    def _keep(self, rows: Tensor, positions: Tensor, embeds: Tensor) -> None:
+        self.trace.append((positions[rows].clone(), embeds[rows].clone()))
+
+    def take_trace(self) -> tuple[list[int], list[list[float]]]:
+        """Positions and vectors since tracing began, and begin anew."""
+        trace, self.trace = self.trace, []
+        if not trace:
+            return [], []
+        positions = torch.cat([positions for positions, _ in trace])
+        vectors = torch.cat([vectors for _, vectors in trace])
+        return positions.tolist(), vectors.float().tolist()

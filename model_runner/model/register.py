@@ -1,0 +1,11 @@
+"""Entry point of ``vllm.general_plugins``: every vLLM process calls this before it builds a model."""
+
+ARCHITECTURE = "ILVRForConditionalGeneration"
+
+
+def register() -> None:
+    """Make the architecture known by name; the class is imported only when a model asks for it."""
+    from vllm import ModelRegistry
+
+    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
+        ModelRegistry.register_model(ARCHITECTURE, f"model_runner.model.ilvr:{ARCHITECTURE}")
