@@ -1,0 +1,191 @@
+"""The broker inside the process: what ``ilvr serve`` uses, so that nothing else has to be installed.
+
+One event loop, no lock: state changes only between two awaits. All memory is bounded by ``BrokerLimits``.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from broker.dispatch import Dispatch
+from broker.endings import cancelled, failed
+from broker.finished import FinishedLogs
+from broker.images import ImageStore
+from broker.limits import BrokerLimits
+from broker.log import ResponseLog
+from broker.runners import Runners
+from broker.signal import Signal
+from contracts.broker import LeaseLost, RunnerStatus
+from contracts.errors import EngineDead, IlvrError, NotReady, Overloaded, ResponseNotFound
+from contracts.events import Created, Event, Queued, Restarted
+from contracts.jobs import Job, Lease, StoredImage
+
+DEFAULT_LIMITS = BrokerLimits()
+
+
+class EmbeddedBroker:
+    """``contracts.broker.Broker`` in memory. ``clock`` counts seconds and never goes back."""
+
+    def __init__(self, limits: BrokerLimits = DEFAULT_LIMITS, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._images = ImageStore(limits, clock)
+        self._finished = FinishedLogs(limits, clock)
+        self._open: dict[str, ResponseLog] = {}
+        self._dispatch = Dispatch()
+        self._runners = Runners(limits.runner_silence_s, clock)
+        self._cancel_asked = Signal()
+        self._is_closed = False
+        self._housekeeper: asyncio.Task[None] | None = None
+
+    async def put_image(self, image: StoredImage) -> None:
+        self._images.put(image)
+
+    async def get_image(self, image_id: str) -> StoredImage:
+        return self._images.get(image_id)
+
+    async def submit(self, job: Job) -> None:
+        if self._is_closed:
+            raise NotReady("The server is stopping.")
+        num_ahead = self._dispatch.num_ahead
+        if num_ahead >= self._limits.max_waiting:
+            raise Overloaded(f"{num_ahead} requests are waiting, which is as many as the queue admits.")
+        self._images.pin(ref.id for ref in job.images)
+        log = self._open[job.response_id] = ResponseLog(job, self._clock())
+        events: list[Event] = [Created(response_id=job.response_id, model=job.model, images=job.images)]
+        if num_ahead >= 0:
+            events.append(Queued(response_id=job.response_id, position=num_ahead + 1))
+        log.append(events)
+        self._dispatch.offer(log)
+        if self._housekeeper is None:
+            self._housekeeper = asyncio.create_task(self._keep_house(), name="broker housekeeping")
+
+    async def job(self, response_id: str) -> Job:
+        return self._log(response_id).job
+
+    async def events(self, response_id: str) -> Sequence[Event]:
+        return tuple(self._log(response_id).events)
+
+    async def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
+        async for event in self._log(response_id).follow(starting_after):
+            yield event
+
+    async def cancel(self, response_id: str) -> None:
+        log = self._log(response_id)
+        if log.is_closed or log.is_cancel_asked:
+            return
+        log.is_cancel_asked = True
+        if log.runner_id is None:
+            self._dispatch.withdraw(log)
+            self._end_cancelled(log)
+        else:
+            self._cancel_asked.notify()
+
+    async def runners(self) -> Sequence[RunnerStatus]:
+        return self._runners.statuses()
+
+    async def take(self, runner_id: str, *, room: int) -> Sequence[Lease]:
+        self._runners.hear(runner_id)
+        logs = await self._dispatch.take(runner_id, room)
+        self._runners.hear(runner_id)
+        return [self._lease(log, runner_id) for log in logs]
+
+    async def publish(self, lease: Lease, events: Sequence[Event]) -> None:
+        log = self._open.get(lease.job.response_id)
+        if log is None or log.runner_id is None or log.attempt != lease.attempt:
+            raise LeaseLost(lease.job.response_id)
+        self._runners.hear(log.runner_id)
+        self._append(log, events)
+
+    async def cancellations(self, runner_id: str) -> AsyncIterator[str]:
+        told: set[tuple[str, int]] = set()
+        while not self._is_closed:
+            asked = {
+                (response_id, log.attempt)
+                for response_id, log in self._open.items()
+                if log.is_cancel_asked and log.runner_id == runner_id
+            }
+            told &= asked
+            if asked == told:
+                await self._cancel_asked.wait()
+            for response_id, attempt in asked - told:
+                told.add((response_id, attempt))
+                yield response_id
+
+    async def heartbeat(self, status: RunnerStatus) -> None:
+        self._runners.heartbeat(status)
+
+    async def aclose(self) -> None:
+        """Nothing outlives this broker, so every open response ends here: its followers are not left hanging."""
+        self._is_closed = True
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            await asyncio.wait([self._housekeeper])
+        for log in tuple(self._dispatch):
+            self._dispatch.withdraw(log)
+        for log in tuple(self._open.values()):
+            self._end_failed(log, EngineDead("The server was stopped before it finished this response."))
+        self._dispatch.close()
+        self._cancel_asked.notify()
+
+    def sweep(self) -> None:
+        """Forget what is too old and end what nobody will finish. Runs by itself every second or so."""
+        for runner_id in self._runners.forget_silent():
+            self._dispatch.forget_runner(runner_id)
+            for log in tuple(self._open.values()):
+                if log.runner_id == runner_id:
+                    self._take_back(log)
+        for log in self._dispatch:
+            if self._clock() - max(self._runners.last_ready_at, log.submitted_at) > self._limits.runner_silence_s:
+                self._dispatch.withdraw(log)
+                self._end_failed(log, EngineDead("No runner is there to work on this response."))
+        self._images.forget_expired()
+        self._finished.forget_expired()
+
+    async def _keep_house(self) -> None:
+        interval_s = self._limits.runner_silence_s / 5
+        while True:
+            slept_at = self._clock()
+            await asyncio.sleep(interval_s)
+            # If this task was kept from running, so were the heartbeats: nobody was silent, we were deaf.
+            if self._clock() - slept_at < 2 * interval_s:
+                self.sweep()
+
+    def _log(self, response_id: str) -> ResponseLog:
+        log = self._open.get(response_id) or self._finished.get(response_id)
+        if log is None:
+            raise ResponseNotFound(f"No response {response_id} is known (any more).")
+        return log
+
+    def _lease(self, log: ResponseLog, runner_id: str) -> Lease:
+        log.runner_id = runner_id
+        log.attempt += 1
+        if log.attempt > 1:
+            log.append([Restarted(response_id=log.job.response_id, attempt=log.attempt)])
+        return Lease(job=log.job, attempt=log.attempt, queue_ms=self._age_ms(log))
+
+    def _take_back(self, log: ResponseLog) -> None:
+        """Of a runner that is gone. Another one takes over if there is one and an attempt is left."""
+        log.runner_id = None
+        if log.is_cancel_asked:
+            self._end_cancelled(log)
+        elif log.attempt >= self._limits.max_attempts or not self._runners.is_any_ready():
+            self._end_failed(log, EngineDead("The runner that worked on this response is gone."))
+        else:
+            self._dispatch.offer(log, is_first=True)
+
+    def _end_cancelled(self, log: ResponseLog) -> None:
+        self._append(log, [cancelled(log.job, log.events, total_ms=self._age_ms(log))])
+
+    def _end_failed(self, log: ResponseLog, error: IlvrError) -> None:
+        self._append(log, [failed(log.job, log.events, error, total_ms=self._age_ms(log))])
+
+    def _append(self, log: ResponseLog, events: Sequence[Event]) -> None:
+        log.append(events)
+        if log.is_closed:
+            del self._open[log.job.response_id]
+            self._images.unpin(ref.id for ref in log.job.images)
+            self._finished.add(log)
+
+    def _age_ms(self, log: ResponseLog) -> float:
+        return round((self._clock() - log.submitted_at) * 1000, 3)

@@ -1,0 +1,84 @@
+"""Image files by content hash, within a number of bytes."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+
+from broker.limits import BrokerLimits
+from contracts.errors import ImageNotFound, Overloaded
+from contracts.jobs import StoredImage
+
+
+class ImageStore:
+    """Least recently used files go first; files of open jobs are pinned and never go."""
+
+    def __init__(self, limits: BrokerLimits, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        # In order of last use, the latest at the end.
+        self._images: OrderedDict[str, StoredImage] = OrderedDict()
+        self._used_at: dict[str, float] = {}
+        self._num_pins: dict[str, int] = {}
+        self.num_bytes = 0
+
+    def put(self, image: StoredImage) -> None:
+        """Raises ``Overloaded``: pinned files leave no place for it; nothing was evicted."""
+        image_id = image.ref.id
+        if image_id in self._images:
+            self._touch(image_id)
+            return
+        evicted, free = [], self._limits.max_image_bytes - self.num_bytes
+        for other_id, other in self._images.items():
+            if free >= len(image.data):
+                break
+            if other_id not in self._num_pins:
+                evicted.append(other_id)
+                free += len(other.data)
+        if free < len(image.data):
+            raise Overloaded("The image store is full of images that are being worked on. Try again shortly.")
+        for other_id in evicted:
+            self._drop(other_id)
+        self._images[image_id] = image
+        self.num_bytes += len(image.data)
+        self._touch(image_id)
+
+    def get(self, image_id: str) -> StoredImage:
+        """Raises ``ImageNotFound``."""
+        self.forget_expired()
+        if image_id not in self._images:
+            raise ImageNotFound(f"No image {image_id} is stored (any more). Upload it again.")
+        self._touch(image_id)
+        return self._images[image_id]
+
+    def pin(self, image_ids: Iterable[str]) -> None:
+        """Keep these until ``unpin``, all or none. Raises ``ImageNotFound``."""
+        image_ids = tuple(image_ids)
+        for image_id in image_ids:
+            self.get(image_id)
+        for image_id in image_ids:
+            self._num_pins[image_id] = self._num_pins.get(image_id, 0) + 1
+
+    def unpin(self, image_ids: Iterable[str]) -> None:
+        for image_id in image_ids:
+            self._touch(image_id)
+            self._num_pins[image_id] -= 1
+            if not self._num_pins[image_id]:
+                del self._num_pins[image_id]
+
+    def forget_expired(self) -> None:
+        oldest_allowed = self._clock() - self._limits.image_ttl_s
+        expired = []
+        for image_id in self._images:
+            if self._used_at[image_id] >= oldest_allowed:
+                break  # the rest was used later
+            if image_id not in self._num_pins:
+                expired.append(image_id)
+        for image_id in expired:
+            self._drop(image_id)
+
+    def _touch(self, image_id: str) -> None:
+        self._images.move_to_end(image_id)
+        self._used_at[image_id] = self._clock()
+
+    def _drop(self, image_id: str) -> None:
+        self.num_bytes -= len(self._images.pop(image_id).data)
+        del self._used_at[image_id]

@@ -1,0 +1,27 @@
+"""What a broker may hold, and how long it waits for whom."""
+
+from dataclasses import dataclass
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerLimits:
+    """Every number here bounds memory or time; none of them changes an answer."""
+
+    max_waiting: int = 256
+    """Jobs admitted beyond those a runner has room for."""
+
+    max_image_bytes: int = 256 * MIB
+    image_ttl_s: float = 15 * 60
+    """Counted from the last use of an image; those of open jobs stay."""
+
+    keep_finished_s: float = 15 * 60
+    max_finished_bytes: int = 64 * MIB
+    """Finished logs, measured as JSON; as Python objects they take a few times that. The oldest go first."""
+
+    runner_silence_s: float = 5.0
+    """A runner not heard of for so long is gone. Five heartbeats: one may be late, five are not."""
+
+    max_attempts: int = 2
+    """Leases of one job. A job that has taken two runners down with it is not given a third."""

@@ -1,0 +1,209 @@
+"""The embedded broker: the contract, and what only this one promises (bounds of memory, by a clock that tests move)."""
+
+import asyncio
+
+import pytest
+
+from broker.embedded import EmbeddedBroker
+from broker.limits import BrokerLimits
+from contracts.broker import Broker
+from contracts.errors import ImageNotFound, NotReady, Overloaded, ResponseNotFound
+from contracts.events import Failed
+from tests.broker.contract import BrokerContract, MakeBroker
+from tests.broker.samples import delta, done, image, job, read, status, types
+
+
+class TestContract(BrokerContract):
+    @pytest.fixture
+    def make_broker(self) -> MakeBroker:
+        async def make(limits: BrokerLimits) -> Broker:
+            return EmbeddedBroker(limits)
+
+        return make
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def finish(broker: EmbeddedBroker, response_id: str) -> None:
+    await broker.submit(job(response_id))
+    (lease,) = await broker.take("r1", room=1)
+    await broker.publish(lease, [delta(response_id, "x" * 100), done(lease.job)])
+
+
+async def test_a_finished_log_is_forgotten_after_its_time(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(keep_finished_s=900), clock=clock)
+    await finish(broker, "resp_a")
+    clock.now_s += 900
+    assert types(await broker.events("resp_a"))[-1] == "completed"
+    clock.now_s += 1
+    with pytest.raises(ResponseNotFound):
+        await broker.events("resp_a")
+    await broker.aclose()
+
+
+async def test_finished_logs_are_bounded_in_bytes_the_oldest_go_first(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(max_finished_bytes=2000), clock=clock)
+    for index in range(10):
+        await finish(broker, f"resp_{index}")
+    known = []
+    for index in range(10):
+        try:
+            known.append((await broker.job(f"resp_{index}")).response_id)
+        except ResponseNotFound:
+            continue
+    assert 1 <= len(known) < 10
+    assert known == [f"resp_{index}" for index in range(10 - len(known), 10)]
+    await broker.aclose()
+
+
+async def test_the_least_recently_used_image_goes_first(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(max_image_bytes=30), clock=clock)
+    first, second, third, fourth = (image(bytes([n]) * 10) for n in range(4))
+    for stored in (first, second, third):
+        await broker.put_image(stored)
+    await broker.get_image(first.ref.id)
+    await broker.put_image(fourth)
+    with pytest.raises(ImageNotFound):
+        await broker.get_image(second.ref.id)
+    for kept in (first, third, fourth):
+        assert await broker.get_image(kept.ref.id) == kept
+
+
+async def test_an_image_expires_when_it_is_not_used(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(image_ttl_s=60), clock=clock)
+    stored = image(b"x")
+    await broker.put_image(stored)
+    clock.now_s += 60
+    await broker.get_image(stored.ref.id)
+    clock.now_s += 60
+    await broker.put_image(stored)
+    clock.now_s += 61
+    with pytest.raises(ImageNotFound):
+        await broker.get_image(stored.ref.id)
+
+
+async def test_images_of_open_jobs_stay_whatever_happens(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(max_image_bytes=20, image_ttl_s=60), clock=clock)
+    pinned, other, big = image(b"p" * 15), image(b"o" * 5), image(b"b" * 20)
+    await broker.put_image(pinned)
+    await broker.put_image(other)
+    for name in ("resp_a", "resp_b"):
+        await broker.submit(job(name, images=(pinned.ref,)))
+    with pytest.raises(Overloaded):
+        await broker.put_image(big)
+    assert await broker.get_image(other.ref.id) == other  # refused means: nothing was evicted
+    clock.now_s += 61
+    await broker.heartbeat(status("r1"))
+    await broker.put_image(image(b"n" * 5))
+    await broker.cancel("resp_a")
+    clock.now_s += 4
+    broker.sweep()
+    assert await broker.get_image(pinned.ref.id) == pinned  # resp_b still needs it
+    await broker.cancel("resp_b")
+    await broker.put_image(big)
+    with pytest.raises(ImageNotFound):
+        await broker.get_image(pinned.ref.id)
+    await broker.aclose()
+
+
+async def test_a_pinned_image_does_not_keep_others_alive(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(image_ttl_s=60), clock=clock)
+    pinned, other = image(b"p"), image(b"o")
+    await broker.put_image(pinned)
+    await broker.submit(job("resp_a", images=(pinned.ref,)))
+    await broker.put_image(other)
+    clock.now_s += 61
+    with pytest.raises(ImageNotFound):
+        await broker.get_image(other.ref.id)
+    assert await broker.get_image(pinned.ref.id) == pinned
+    await broker.aclose()
+
+
+async def test_a_job_has_so_many_attempts_and_no_more(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(max_attempts=2, runner_silence_s=5), clock=clock)
+    await broker.submit(job("resp_a"))
+    for attempt, runner in enumerate(("r1", "r2"), start=1):
+        (lease,) = await broker.take(runner, room=1)
+        assert lease.attempt == attempt
+        clock.now_s += 6
+        await broker.heartbeat(status("spare"))
+        broker.sweep()
+    end = (await read(broker, "resp_a"))[-1]
+    assert isinstance(end, Failed)
+    await broker.aclose()
+
+
+async def test_a_waiting_job_outlasts_a_short_absence_of_runners(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(runner_silence_s=5), clock=clock)
+    await broker.heartbeat(status("r1"))
+    clock.now_s += 100
+    await broker.submit(job("resp_a"))
+    clock.now_s += 4
+    broker.sweep()
+    await broker.heartbeat(status("r1"))
+    clock.now_s += 4
+    await broker.heartbeat(status("r1", is_ready=False))
+    broker.sweep()
+    assert types(await broker.events("resp_a")) == ["created", "queued"]
+    clock.now_s += 2
+    broker.sweep()
+    assert types(await broker.events("resp_a"))[-1] == "failed"
+    await broker.aclose()
+
+
+async def test_room_that_was_not_used_counts_until_the_runner_is_back(clock: Clock) -> None:
+    broker = EmbeddedBroker(clock=clock)
+    await broker.submit(job("resp_a"))
+    await broker.take("r1", room=2)
+    await broker.submit(job("resp_b"))
+    await broker.submit(job("resp_c"))
+    assert types(await broker.events("resp_b")) == ["created"]
+    assert types(await broker.events("resp_c")) == ["created", "queued"]
+    await broker.aclose()
+
+
+async def test_a_burst_loses_nobody() -> None:
+    broker = EmbeddedBroker(BrokerLimits(max_waiting=1000))
+    taken: list[str] = []
+
+    async def work(runner_id: str) -> None:
+        while len(taken) < 200:
+            for lease in await broker.take(runner_id, room=3):
+                taken.append(lease.job.response_id)
+                await asyncio.sleep(0)
+                await broker.publish(lease, [done(lease.job)])
+
+    workers = [asyncio.create_task(work(f"r{n}")) for n in range(4)]
+    for index in range(200):
+        await broker.submit(job(f"resp_{index}"))
+        if index % 7 == 0:
+            await asyncio.sleep(0)
+    await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+    await broker.aclose()
+    await asyncio.gather(*workers, return_exceptions=True)
+    assert sorted(taken) == sorted({f"resp_{index}" for index in range(200)})
+
+
+async def test_closing_ends_what_is_open_and_refuses_what_comes() -> None:
+    broker = EmbeddedBroker()
+    await broker.submit(job("resp_a"))
+    await broker.take("r1", room=1)
+    await broker.submit(job("resp_b"))
+    readers = [asyncio.create_task(read(broker, name)) for name in ("resp_a", "resp_b")]
+    await asyncio.sleep(0)
+    await broker.aclose()
+    for events in await asyncio.gather(*readers):
+        assert isinstance(events[-1], Failed)
+    with pytest.raises(NotReady):
+        await broker.submit(job("resp_c"))
