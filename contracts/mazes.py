@@ -1,7 +1,7 @@
 """Mazes: what they are, how they are drawn by lot, solved, walked and split into training and test.
 
-A maze is n rows of n characters: ``S`` start, ``G`` goal, ``H`` hole, ``.`` free. The task is that of VSP (Wu et al. 2024,
-"VSP: Assessing the dual challenges of perception and reasoning in spatial planning tasks for VLMs"), which ILVR
+A maze is n rows of n characters: ``S`` start, ``G`` goal, ``H`` hole, ``.`` free. The task is that of VSP (Wu et al.
+2024, "VSP: Assessing the dual challenges of perception and reasoning in spatial planning tasks for VLMs"), which ILVR
 (arXiv 2512.05665) is evaluated on: a walk succeeds if it ends on the goal and enters no hole.
 
 Standard library only; pictures are in ``contracts.maze_pictures``.
@@ -20,7 +20,7 @@ QUESTION = "Find a safe path from S to G."
 
 SIZES = range(3, 7)
 MIN_HOLE_DENSITY, MAX_HOLE_DENSITY = 0.10, 0.45
-# One maze in eight is kept for tests: 3x3 still has over 500 unseen ones.
+# One maze in eight is kept for tests: 408 of the 3,332 that exist at 3x3.
 TEST_MODULUS = 8
 
 # (row, column) step of each move. The order breaks ties between shortest paths.
@@ -76,9 +76,12 @@ def run_path(rows: Sequence[str], moves: str) -> bool:
     return rows[cell[0]][cell[1]] == GOAL
 
 
-def solve(rows: Sequence[str]) -> str | None:
-    """The shortest safe path; among equals the first in the order of ``MOVES`` at each step. None if there is none."""
-    goal, cell = find(rows, GOAL), find(rows, START)
+def best_moves(rows: Sequence[str]) -> dict[Cell, str]:
+    """For each cell that can reach the goal safely, but the goal itself, the first move of a shortest safe path.
+
+    Among equals the first in the order of ``MOVES``.
+    """
+    goal = find(rows, GOAL)
     distance = {goal: 0}
     queue = deque([goal])
     while queue:
@@ -88,13 +91,22 @@ def solve(rows: Sequence[str]) -> str | None:
             if there not in distance and rows[there[0]][there[1]] != HOLE:
                 distance[there] = distance[here] + 1
                 queue.append(there)
-    if cell not in distance:
+    return {
+        cell: next(move for move in MOVES if distance.get(step(rows, cell, move)) == distance[cell] - 1)
+        for cell in distance
+        if cell != goal
+    }
+
+
+def solve(rows: Sequence[str]) -> str | None:
+    """The shortest safe path that ``best_moves`` walks from the start. None if there is none."""
+    best, cell, goal = best_moves(rows), find(rows, START), find(rows, GOAL)
+    if cell not in best:
         return None
     moves = []
     while cell != goal:
-        closer = next(move for move in MOVES if distance.get(step(rows, cell, move)) == distance[cell] - 1)
-        moves.append(closer)
-        cell = step(rows, cell, closer)
+        moves.append(best[cell])
+        cell = step(rows, cell, best[cell])
     return "".join(moves)
 
 
@@ -130,7 +142,7 @@ def generate(size: int, seed: int, split: Split = "test") -> Maze:
 
 
 def distinct(size: int, split: Split, count: int, seed: int = 0) -> list[Maze]:
-    """``count`` distinct mazes of a split in a fixed order, or all that exist (3x3 has fewer than 600 unseen ones)."""
+    """``count`` distinct mazes of a split in a fixed order, or all that exist (408 unseen ones at 3x3)."""
     rng = random.Random(f"distinct:{size}:{split}:{seed}")
     if size == SIZES[0]:
         every = [maze for maze in every_maze(size) if is_test_split(maze.rows) == (split == "test")]
