@@ -1,0 +1,110 @@
+"""``ilvr train``: a checkpoint from a named recipe, on one CPU core."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contracts.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as ProgressBar
+
+    from training.maze_train import Progress
+
+DESCRIPTION = """\
+Train a checkpoint from a named recipe.
+
+maze_tiny makes the model that `ilvr serve` serves by default: a Qwen2.5-VL of one million parameters that finds safe
+paths through mazes. It first learns to answer directly, then to think in latents that are aligned with helper images
+(stage 1), then in latents of its own (stage 2). It takes one CPU core and a little memory; the same recipe and seed
+take the same steps anywhere.
+
+examples:
+  ilvr train --config maze_tiny --out my-maze                        the whole recipe
+  ilvr train --config maze_tiny --out my-maze --minutes-scale 0.02   the whole schedule in less than a minute
+  ilvr serve --model my-maze                                         serve it
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of ``ilvr train``."""
+    parser.add_argument("--config", required=True, metavar="NAME", help="the recipe: maze_tiny")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder of the checkpoint, made if missing"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="decides first weights and every batch (default 0)")
+    parser.add_argument(
+        "--minutes-scale",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="scale the steps of every phase, and so the minutes, by X (default 1)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and write the checkpoint; progress goes to stderr.
+
+    Raises:
+        InvalidRequest: no such recipe, a scale that is not positive, or a folder that cannot be written.
+    """
+    if args.minutes_scale <= 0:
+        raise InvalidRequest("--minutes-scale must be greater than 0", param="minutes_scale")
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidRequest(f"cannot make the folder {args.out}: {error.strerror}", param="out") from error
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise InvalidRequest("training needs PyTorch: install the 'cpu' or 'cuda' extra of ilvr") from error
+
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import Progress as ProgressBar
+
+    from training.checkpoint import export
+    from training.configs import RECIPES
+    from training.maze_train import scaled, train
+
+    if args.config not in RECIPES:
+        raise InvalidRequest(f"no recipe {args.config!r}; there is: {', '.join(sorted(RECIPES))}", param="config")
+    recipe = scaled(RECIPES[args.config](), args.minutes_scale)
+    # One core: at this size more threads cost more than they bring, and sums in another order give other weights.
+    torch.set_num_threads(1)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    console = Console(stderr=True)
+    with ProgressBar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("starting", total=None)
+        trained = train(recipe, args.seed, lambda progress: _show(bar, task, progress))
+    command = f"ilvr train --config {args.config} --seed {args.seed}"
+    if args.minutes_scale != 1:
+        command += f" --minutes-scale {args.minutes_scale:g}"
+    created_by = {
+        "command": command,
+        "recipe": recipe.name,
+        "seed": args.seed,
+        "steps": recipe.direct_steps + recipe.stage1_steps + recipe.stage2_steps,
+        "minutes": round(trained.cpu_s / 60, 1),
+        "torch": torch.__version__,
+    }
+    export(trained, args.out, created_by)
+    print(f"wrote {args.out} after {trained.cpu_s / 60:.1f} minutes of one core", file=sys.stderr)
+    print(f"serve it with: ilvr serve --model {args.out}")
+    return 0
+
+
+def _show(bar: "ProgressBar", task: int, progress: "Progress") -> None:
+    """One step on the bar; scores, when there are any, as a line above it."""
+    from rich.progress import TaskID
+
+    description = f"{progress.phase} loss {progress.loss:.3f}"
+    bar.update(TaskID(task), total=progress.num_steps, completed=progress.step, description=description)
+    if progress.scores:
+        sizes = "  ".join(f"{n}x{n} {100 * score.success:.0f} %" for n, score in progress.scores.items())
+        full = min(score.full_block for score in progress.scores.values())
+        bar.console.print(
+            f"step {progress.step} ({progress.phase}, {progress.cpu_s:.0f} s): unseen mazes {sizes}; "
+            f"full latent block {100 * full:.0f} %"
+        )
