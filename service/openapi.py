@@ -1,0 +1,109 @@
+"""The OpenAPI page: requests are described by pydantic, answers and events by msgspec, as they are made."""
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+
+from contracts.events import Event
+from contracts.jobs import ImageRef
+from contracts.responses import Response
+from service.errors import ErrorBody
+from service.schemas import ReasonRequest
+
+REF = "#/components/schemas/"
+
+
+def _json_of(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": REF + name}}}
+
+
+def _error(description: str) -> dict[str, Any]:
+    return {"description": description, "content": _json_of("ErrorBody")}
+
+
+Answers = dict[int | str, dict[str, Any]]
+
+_STREAM_CONTENT = {"text/event-stream": {"schema": {"$ref": REF + "Event"}}}
+_NOT_FOUND: Answers = {404: _error("No such response (any more)")}
+
+ANSWER: Answers = {
+    200: {"description": "The response object", "content": _json_of("Response")},
+    **_NOT_FOUND,
+}
+STREAM: Answers = {
+    200: {"description": "One event after another; `data` is one of these objects", "content": _STREAM_CONTENT},
+    204: {"description": "There are no events after that one and there will be none"},
+    **_NOT_FOUND,
+    422: _error("Not a sequence number"),
+}
+ANSWER_OR_STREAM: Answers = {
+    200: {"description": "The response object, or its events", "content": {**_json_of("Response"), **_STREAM_CONTENT}},
+    400: _error("The body is no JSON object, or no form"),
+    404: _error("No such model or stored image"),
+    413: _error("Body, image or prompt too large"),
+    415: _error("Not an image"),
+    422: _error("A field is wrong, unknown, or not supported yet"),
+    429: _error("As many requests wait as the queue admits; see `Retry-After`"),
+    500: _error("Generation failed"),
+    503: _error("No model is ready; see `Retry-After`"),
+}
+STORED_IMAGE: Answers = {
+    200: {"description": "Its id and size", "content": _json_of("ImageRef")},
+    413: _error("Too many bytes or pixels"),
+    415: _error("Not an image"),
+    429: _error("The image store is full of images in use; see `Retry-After`"),
+}
+
+_FILE = {"type": "string", "format": "binary"}
+_FORM = {
+    "type": "object",
+    "required": ["question"],
+    "properties": {
+        "image": {"type": "array", "items": _FILE, "description": "File parts, in order"},
+        "question": {"type": "string"},
+        "stream": {"type": "boolean"},
+        "max_tokens": {"type": "integer"},
+        "temperature": {"type": "number"},
+        "top_p": {"type": "number"},
+        "top_k": {"type": "integer"},
+        "repetition_penalty": {"type": "number"},
+        "seed": {"type": "integer"},
+        "stop": {"type": "array", "items": {"type": "string"}},
+        "latent.mode": {"type": "string", "enum": ["on", "off"]},
+        "model": {"type": "string"},
+    },
+}
+REASON_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {**_json_of("ReasonRequest"), "multipart/form-data": {"schema": _FORM}},
+    }
+}
+IMAGE_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": {"type": "object", "properties": {"image": _FILE}}},
+            "image/*": {"schema": _FILE},
+        },
+    }
+}
+
+
+class DescribedApp(FastAPI):
+    """FastAPI, with the schemas of what its routes read and write by hand."""
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            described = super().openapi()
+            schemas = described.setdefault("components", {}).setdefault("schemas", {})
+            request = ReasonRequest.model_json_schema(ref_template=REF + "{model}")
+            schemas.update(request.pop("$defs", {}))
+            schemas["ReasonRequest"] = request
+            (event, *_), answers = msgspec.json.schema_components(
+                [Event, Response, ImageRef, ErrorBody], ref_template=REF + "{name}"
+            )
+            schemas.update(answers)
+            schemas["Event"] = event
+        return super().openapi()

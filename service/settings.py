@@ -1,0 +1,60 @@
+"""Settings of the gateway: ``ILVR_SERVICE_`` and the name in capitals, e.g. ``ILVR_SERVICE_MAX_IMAGES=4``."""
+
+import difflib
+import os
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contracts.errors import BadSettings
+
+PREFIX = "ILVR_SERVICE_"
+MIB = 1 << 20
+BASE64_GROWTH = 4 / 3
+
+
+class ServiceSettings(BaseSettings):
+    """Frozen. Build it with :func:`load_settings`, which also refuses misspelt variables."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    max_body_bytes: int = Field(32 * MIB, ge=1024, description="The whole request, images included.")
+    question_max_chars: int = Field(32_000, ge=1)
+    max_images: int = Field(8, ge=0, description="In one request.")
+    image_max_bytes: int = Field(10 * MIB, ge=64, description="One image file.")
+    image_max_pixels: int = Field(16_777_216, ge=1, description="Width times height; 4096 x 4096.")
+    image_max_side: int = Field(16_384, ge=1, description="Width or height, in pixels.")
+    image_max_aspect_ratio: float = Field(200.0, ge=1.0, description="Qwen2.5-VL refuses longer stripes.")
+    max_waiting: int = Field(256, ge=0, description="Queued requests; who builds the broker gives it this bound.")
+    disconnect_grace_s: float = Field(5.0, ge=0, description="From the last reader of a stream leaving to its cancel.")
+    ping_interval_s: float = Field(10.0, gt=0, description="Of comment lines in a silent stream.")
+    cancel_wait_s: float = Field(2.0, ge=0, description="How long a cancel call waits for the end that it asked for.")
+
+    @model_validator(mode="after")
+    def _an_image_fits_in_a_body(self) -> Self:
+        if self.max_images and self.image_max_bytes * BASE64_GROWTH > self.max_body_bytes:
+            raise ValueError(
+                f"an image of image_max_bytes={self.image_max_bytes} in base64 does not fit in "
+                f"max_body_bytes={self.max_body_bytes}"
+            )
+        return self
+
+
+def load_settings(**overrides: Any) -> ServiceSettings:
+    """From the environment; ``overrides`` win.
+
+    Raises ``BadSettings``: an unknown name, an impossible value or a contradiction, in one line.
+    """
+    known = [PREFIX + name.upper() for name in ServiceSettings.model_fields]
+    for name in os.environ:
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            close = difflib.get_close_matches(name.upper(), known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise BadSettings(f"{name} is not a setting{hint}")
+    try:
+        return ServiceSettings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper() + ": " if first["loc"] else ""
+        raise BadSettings(f"{name}{first['msg'].removeprefix('Value error, ')}") from error
