@@ -1,6 +1,6 @@
 """The engine Protocol. Cancelling is closing the iterator; ``Raises`` is part of the contract."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -77,7 +77,7 @@ class EngineStats:
 class Engine(Protocol):
     name: str
 
-    def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+    def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
         """Stream deltas in order. Closing the iterator frees the request's slot and cache.
 
         Raises:

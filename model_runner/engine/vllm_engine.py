@@ -1,7 +1,7 @@
 """The engine of production: vLLM's ``AsyncLLM`` with the ILVR model class."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -62,7 +62,7 @@ class VllmEngine:
         llm = AsyncLLM.from_engine_args(args, stat_loggers=[factory])
         return cls(llm, recorder, checkpoint, defaults.end_ids, settings.max_history_latents)
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
 

@@ -14,11 +14,10 @@ from vllm.forward_context import get_forward_context, is_forward_context_availab
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
-from contracts.manifest import LatentSpec
 from model_runner.kernels.latent_step import LatentState, commit, inject
 from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
 from model_runner.model.counters import LatentCounters
-from model_runner.model.keys import SPEC_KEY
+from model_runner.model.keys import spec_of
 from model_runner.model.processing import ILVRDummyInputsBuilder, ILVRMultiModalProcessor, ILVRProcessingInfo
 
 
@@ -30,7 +29,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.spec = LatentSpec(**vllm_config.additional_config[SPEC_KEY])
+        self.spec = spec_of(vllm_config)
         self.counters = LatentCounters()
         self.state: LatentState | None = None  # set by the worker as soon as the KV cache exists
         self.has_newcomers = False  # set by the worker for each step
@@ -56,7 +55,8 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         assert input_ids is not None  # requires_raw_input_tokens
         if inputs_embeds is None:
             inputs_embeds = self.embed_input_ids(input_ids)
-        attention = next(iter(metadata.values()))  # one KV cache group: the worker has checked it
+        assert isinstance(metadata, dict)  # a list only with micro-batches, which latent steps do not use
+        attention: Any = next(iter(metadata.values()))  # one KV cache group: the worker has checked it
         is_decode = attention.max_query_len == 1 and not self.has_newcomers
         step = self._decode if is_decode else self._prefill
         return step(input_ids, positions, inputs_embeds, attention, self.state)
@@ -123,7 +123,8 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         return hidden_TD
 
     def _language_model(self, positions: Tensor, embeds_TD: Tensor) -> Tensor:
-        hidden_TD: Tensor = self.language_model.model(
+        language_model: Any = self.language_model
+        hidden_TD: Tensor = language_model.model(
             input_ids=None, positions=positions, intermediate_tensors=None, inputs_embeds=embeds_TD
         )
         return hidden_TD

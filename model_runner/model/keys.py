@@ -1,4 +1,13 @@
-"""Names under which the engine hands things to the model class. Imports nothing, so the engine may."""
+"""Names under which the engine hands things to the model class. Imports no vLLM, so the engine may at any time."""
+
+from typing import Any
+
+from contracts.manifest import LatentSpec
 
 SPEC_KEY = "ilvr"  # in vLLM's additional_config: the fields of LatentSpec
 LATENT_OFF = "ilvr_latent_off"  # in SamplingParams.extra_args
+
+
+def spec_of(vllm_config: Any) -> LatentSpec:
+    """The block rule that the engine was started with."""
+    return LatentSpec(**vllm_config.additional_config[SPEC_KEY])

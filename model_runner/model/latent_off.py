@@ -7,7 +7,7 @@ from torch import Tensor
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
-from model_runner.model.keys import LATENT_OFF, SPEC_KEY
+from model_runner.model.keys import LATENT_OFF, spec_of
 
 if TYPE_CHECKING:
     from vllm import SamplingParams
@@ -18,7 +18,7 @@ class LatentOff(LogitsProcessor):
     """Touches the rows of such requests only, and costs nothing when there is none."""
 
     def __init__(self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool) -> None:
-        self.start_id: int = vllm_config.additional_config[SPEC_KEY]["start_id"]
+        self.start_id: int = spec_of(vllm_config).start_id
         self.device = device
         self.requests: dict[int, bool] = {}
         self.rows = torch.empty(0, dtype=torch.long, device=device)

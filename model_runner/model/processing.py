@@ -1,11 +1,6 @@
-"""Images into pixel values, by the PIL image processor whatever torchvision is installed, and no videos.
-
-The torchvision processor differs by up to 0.03 per pixel value, which is more than the smallest logit gaps of the
-recorded traces bear; and the stock processor needs torchvision only for videos, which ILVR does not take.
-"""
+"""Images only, by the PIL image processor: the stock processor needs torchvision, and that for videos alone."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from transformers import BatchFeature
@@ -16,11 +11,7 @@ from vllm.model_executor.models.qwen2_5_vl import (
     Qwen2_5_VLProcessingInfo,
 )
 
-
-@lru_cache(maxsize=4)
-def load_image_processor(model: str) -> Qwen2VLImageProcessorPil:
-    """The checkpoint's image processor. Shared: it has no state."""
-    return Qwen2VLImageProcessorPil.from_pretrained(model)
+from model_runner.image_processor import load_image_processor
 
 
 class ImageProcessor:
@@ -30,7 +21,7 @@ class ImageProcessor:
         self.image_processor = image_processor
         self.image_token = image_token
 
-    def __call__(self, images: object, return_tensors: str = "pt", **kwargs: object) -> BatchFeature:
+    def __call__(self, images: Any, return_tensors: str = "pt", **kwargs: object) -> BatchFeature:
         return self.image_processor(images=images, return_tensors=return_tensors, **kwargs)
 
 
@@ -43,8 +34,12 @@ class ILVRProcessingInfo(Qwen2_5_VLProcessingInfo):
 
     def image_token(self) -> str:
         """The token that stands for an image in the checkpoint's chat template."""
-        token: str = self.get_tokenizer().convert_ids_to_tokens([self.get_hf_config().image_token_id])[0]
+        token: str = self.get_tokenizer().convert_ids_to_tokens([self.image_token_id()])[0]
         return token
+
+    def image_token_id(self) -> int:
+        config: Any = self.ctx.model_config.hf_config
+        return int(config.image_token_id)
 
     def get_supported_mm_limits(self) -> Mapping[str, int | None]:
         return {"image": None}
@@ -57,6 +52,8 @@ class ILVRProcessingInfo(Qwen2_5_VLProcessingInfo):
 
 
 class ILVRDummyInputsBuilder(Qwen2_5_VLDummyInputsBuilder):
+    info: ILVRProcessingInfo
+
     def get_dummy_text(self, mm_counts: Mapping[str, int]) -> str:
         return self.info.image_token() * mm_counts.get("image", 0)
 
@@ -67,11 +64,13 @@ class ILVRDummyInputsBuilder(Qwen2_5_VLDummyInputsBuilder):
 
 
 class ILVRMultiModalProcessor(Qwen2_5_VLMultiModalProcessor):
+    info: ILVRProcessingInfo
+
     def _get_prompt_updates(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
         from vllm.multimodal.processing import PromptReplacement
 
         mm_kwargs = kwargs["out_mm_kwargs"] if "out_mm_kwargs" in kwargs else args[2]
-        token_id = self.info.get_hf_config().image_token_id
+        token_id = self.info.image_token_id()
         merge_length = self.info.get_image_processor().merge_size ** 2
 
         def replacement(index: int) -> list[int]:

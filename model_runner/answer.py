@@ -1,0 +1,35 @@
+"""The answer in a reasoning text: the last ``\\boxed{}``, else what follows the last "final answer" or "answer".
+
+The order is that of the published evaluation (August 2026); here the answer keeps its case, because it is shown.
+"""
+
+import re
+
+BOXED = "\\boxed{"
+PHRASE = re.compile(r"\b(?:final\s+)?answer\b[\s*_`]*(?:is\b|:|=)[\s:*_`]*([^\n]*)", re.IGNORECASE)
+MARKUP = " \t*_`$\"'"
+TRAILING = MARKUP + ".,;:!"
+
+
+def extract_answer(text: str) -> str | None:
+    """The answer, or None if the text names none."""
+    return _last_boxed(text) or _last_phrase(text)
+
+
+def _last_boxed(text: str) -> str | None:
+    """Content of the last complete box, braces inside it balanced."""
+    at = text.rfind(BOXED)
+    while at >= 0:
+        begin = at + len(BOXED)
+        depth = 1
+        for offset, character in enumerate(text[begin:]):
+            depth += {"{": 1, "}": -1}.get(character, 0)
+            if depth == 0:
+                return text[begin : begin + offset].strip() or None
+        at = text.rfind(BOXED, 0, at)
+    return None
+
+
+def _last_phrase(text: str) -> str | None:
+    answers = [match.strip().rstrip(TRAILING).lstrip(MARKUP) for match in PHRASE.findall(text)]
+    return next((answer for answer in reversed(answers) if answer), None)

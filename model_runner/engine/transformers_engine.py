@@ -1,0 +1,196 @@
+"""The reference engine: plain transformers, one request at a time, written to be read.
+
+What it does is the published loop (XD111ds/ILVR, ``generate`` at batch 1) on the stock model class: nothing is batched,
+nothing is clever, and so it is what the tests and the evaluation compare the served engine with.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from contracts.errors import PromptTooLong
+from contracts.manifest import LatentSpec
+from model_runner.checkpoint import Checkpoint
+from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, SamplingSettings, StopReason, TokenDelta
+from model_runner.generation import GenerationDefaults
+from model_runner.image_processor import load_image_processor
+from model_runner.settings import RunnerSettings
+
+
+class TransformersEngine:
+    """Requests wait for each other; a token is computed in a thread, so that the event loop stays free."""
+
+    name = "transformers"
+
+    def __init__(self, model: Any, checkpoint: Checkpoint, end_ids: tuple[int, ...], max_history_latents: int) -> None:
+        self._model = model
+        self._checkpoint = checkpoint
+        self._end_ids = end_ids
+        self._max_history_latents = max_history_latents
+        self._processor = load_image_processor(str(checkpoint.folder))
+        self._turn = asyncio.Lock()
+        self._num_images_encoded = 0
+
+    @classmethod
+    def start(
+        cls, settings: RunnerSettings, checkpoint: Checkpoint, defaults: GenerationDefaults
+    ) -> "TransformersEngine":
+        dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+            checkpoint.folder, dtype=dtype, attn_implementation="eager"
+        )
+        model.requires_grad_(False)
+        return cls(model, checkpoint, defaults.end_ids, settings.max_history_latents)
+
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
+        if request.prompt_ids.count(self._checkpoint.spec.pad_id) > self._max_history_latents:
+            raise PromptTooLong(f"the history holds more than {self._max_history_latents} latents")
+        waited_from = time.monotonic()
+        async with self._turn:
+            queue_ms = (time.monotonic() - waited_from) * 1000
+            deltas = self._deltas(request, queue_ms)
+            while (delta := await asyncio.to_thread(next, deltas, None)) is not None:
+                yield delta
+
+    async def is_ready(self) -> bool:
+        return True
+
+    async def stats(self) -> EngineStats:
+        return EngineStats(num_running=int(self._turn.locked()), model={"images_encoded": self._num_images_encoded})
+
+    async def aclose(self) -> None: ...
+
+    @torch.inference_mode()
+    def _deltas(self, request: EngineRequest, queue_ms: float) -> Iterator[TokenDelta]:
+        """The loop itself."""
+        spec, sampling = self._checkpoint.spec, request.sampling
+        images = self._pixels(request)
+        ids = self._expanded(request.prompt_ids, images)
+        prompt = PromptInfo(
+            num_tokens=len(ids),
+            num_image_tokens=ids.count(self._checkpoint.image_token_id),
+            num_cached_tokens=0,
+            queue_ms=queue_ms,
+        )
+        sequence = _Sequence(self._model, spec)
+        hidden = sequence.read_prompt(ids, images)
+        generator = torch.Generator().manual_seed(sampling.seed) if sampling.seed is not None else None
+        processors = _logits_processors(sampling)
+        for count in range(1, sampling.max_tokens + 1):
+            scores = self._model.lm_head(hidden)[None].float()
+            if request.latent_mode == "off":
+                scores[:, spec.start_id] = float("-inf")
+            if spec.rule == "fixed":
+                scores[:, [spec.pad_id, spec.end_id]] = float("-inf")
+            scores = processors(cast(torch.LongTensor, torch.tensor([ids])), cast(torch.FloatTensor, scores))
+            chosen = _choose(scores, sampling, generator)
+            token = in_block(chosen, sequence.phase, spec)
+            ids.append(token)
+            is_end = token in self._end_ids
+            reason: StopReason | None = "stop" if is_end else "length" if count == sampling.max_tokens else None
+            yield TokenDelta(ids=(token,), prompt=prompt if count == 1 else None, stop_reason=reason)
+            if reason is not None:
+                return
+            hidden = sequence.step(token)
+
+    def _pixels(self, request: EngineRequest) -> dict[str, Tensor]:
+        if not request.images:
+            return {}
+        self._num_images_encoded += len(request.images)
+        features = self._processor(images=[image.rgb for image in request.images], return_tensors="pt")
+        return {"pixel_values": features["pixel_values"], "image_grid_thw": features["image_grid_thw"]}
+
+    def _expanded(self, prompt_ids: tuple[int, ...], images: dict[str, Tensor]) -> list[int]:
+        """Each image token repeated for every merged patch of its image."""
+        image_id = self._checkpoint.image_token_id
+        sizes = iter((images["image_grid_thw"].prod(-1) // self._processor.merge_size**2).tolist() if images else [])
+        return [token for one in prompt_ids for token in ([one] * next(sizes) if one == image_id else [one])]
+
+
+def in_block(chosen: int, phase: int, spec: LatentSpec) -> int:
+    """What the model's choice becomes, by where it stands: phase 0 outside a block, 1 + n after n pads."""
+    if phase == 0:
+        return chosen
+    if spec.rule == "learned" and chosen in (spec.start_id, spec.end_id):
+        return chosen
+    return spec.end_id if phase > spec.size else spec.pad_id
+
+
+class _Sequence:
+    """One sequence with its KV cache: feed it a prompt, then token after token."""
+
+    def __init__(self, model: Any, spec: LatentSpec) -> None:
+        self._model = model
+        self._spec = spec
+        self._cache = DynamicCache()
+        self._rope_delta = 0
+        self._hidden = torch.empty(0)
+        self.phase = 0
+
+    def read_prompt(self, ids: list[int], images: dict[str, Tensor]) -> Tensor:
+        """Up to the first latent block of the history in one go, the rest token by token. Last hidden state, [D]."""
+        first = ids.index(self._spec.start_id) if self._spec.start_id in ids else len(ids)
+        head, rest = ids[:first], ids[first:]
+        kinds = torch.tensor([[int(token == self._model.config.image_token_id) for token in head]])
+        output = self._model.model(
+            input_ids=torch.tensor([head]),
+            mm_token_type_ids=kinds,
+            past_key_values=self._cache,
+            use_cache=True,
+            **images,
+        )
+        self._rope_delta = int(self._model.model.rope_deltas) if images else 0
+        self._hidden = output.last_hidden_state[0, -1]
+        for token in rest:
+            self.step(token)
+        return self._hidden
+
+    def step(self, token: int) -> Tensor:
+        """Feed one token: a pad inside a block as the hidden state before it, any other as its embedding."""
+        is_latent = token == self._spec.pad_id and 1 <= self.phase <= self._spec.size
+        if is_latent:
+            embedding = self._hidden[None, None]
+        else:
+            embedding = self._model.get_input_embeddings()(torch.tensor([[token]]))
+        position = self._cache.get_seq_length() + self._rope_delta  # the same on all three axes after the images
+        output = self._model.model.language_model(
+            inputs_embeds=embedding,
+            position_ids=torch.full((3, 1, 1), position),
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._hidden = output.last_hidden_state[0, -1]
+        self.phase = self.phase + 1 if is_latent else int(token == self._spec.start_id)
+        return self._hidden
+
+
+def _logits_processors(sampling: SamplingSettings) -> LogitsProcessorList:
+    """In the order of ``generate()``: penalty, then temperature, top-k and top-p where it samples."""
+    processors = LogitsProcessorList()
+    if sampling.repetition_penalty != 1.0:
+        processors.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    if sampling.temperature > 0:
+        processors.append(TemperatureLogitsWarper(sampling.temperature))
+        if sampling.top_k:
+            processors.append(TopKLogitsWarper(sampling.top_k))
+        if sampling.top_p < 1:
+            processors.append(TopPLogitsWarper(sampling.top_p))
+    return processors
+
+
+def _choose(scores: Tensor, sampling: SamplingSettings, generator: torch.Generator | None) -> int:
+    if sampling.temperature == 0:
+        return int(scores.argmax())
+    return int(torch.multinomial(scores.softmax(-1)[0], 1, generator=generator))

@@ -1,0 +1,83 @@
+"""Question and images into prompt ids, as the checkpoint's chat template says.
+
+User text is data: it is tokenised with special tokens off, so that a question that contains ``<|im_end|>`` or
+``<|latent_start|>`` holds just these characters. Everything else is as the published code tokenises it.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from contracts.errors import BadCheckpoint
+from contracts.manifest import read_json
+from model_runner.checkpoint import Checkpoint
+
+# Stands for the question while the template is rendered; private-use characters, which no template contains.
+PLACEHOLDER = "\ue000question\ue001"
+
+
+class PromptBuilder:
+    """Build one per checkpoint; :meth:`build` is pure. Raises ``BadCheckpoint`` for a template that loses the text."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        content = json.loads((checkpoint.folder / "tokenizer.json").read_text(encoding="utf-8"))
+        control_ids = {checkpoint.spec.pad_id, checkpoint.spec.start_id, checkpoint.spec.end_id}
+        for token in content["added_tokens"]:
+            token["special"] = token["special"] or token["id"] in control_ids
+        self._special = {token["content"]: token["id"] for token in content["added_tokens"] if token["special"]}
+        self._tokenizer = Tokenizer.from_str(json.dumps(content))
+        self._tokenizer.encode_special_tokens = True  # that is: special tokens in a text are encoded as text
+        self._template = _read_template(checkpoint.folder)
+        self._folder = checkpoint.folder
+        self._render_cache: dict[int, str] = {}
+
+    def build(self, question: str, *, num_images: int) -> tuple[int, ...]:
+        """Prompt ids with one image token per image, images first, ready for the assistant's turn."""
+        rendered = self._rendered(num_images)
+        pattern = "|".join(re.escape(content) for content in sorted(self._special, key=len, reverse=True))
+        ids: list[int] = []
+        plain = ""
+        for piece in re.split(f"({pattern})", rendered):
+            if piece in self._special:
+                ids += [*self._encode(plain), self._special[piece]]
+                plain = ""
+            else:
+                plain += piece.replace(PLACEHOLDER, question)
+        return (*ids, *self._encode(plain))
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        return ids
+
+    def _rendered(self, num_images: int) -> str:
+        if num_images not in self._render_cache:
+            content = [*({"type": "image"} for _ in range(num_images)), {"type": "text", "text": PLACEHOLDER}]
+            rendered = _render(self._template, [{"role": "user", "content": content}])
+            if rendered.count(PLACEHOLDER) != 1:
+                raise BadCheckpoint(f"{self._folder}: the chat template must contain the user's text exactly once")
+            self._render_cache[num_images] = rendered
+        return self._render_cache[num_images]
+
+
+def _render(template: str, messages: list[dict[str, Any]]) -> str:
+    """As ``apply_chat_template`` of transformers renders it."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    rendered, _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True)
+    return str(rendered[0])
+
+
+def _read_template(folder: Path) -> str:
+    """Where Hugging Face keeps it: ``chat_template.jinja``, ``chat_template.json`` or ``tokenizer_config.json``."""
+    if (folder / "chat_template.jinja").exists():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = read_json(folder / name).get("chat_template") if (folder / name).exists() else None
+        if isinstance(template, str):
+            return template
+    raise BadCheckpoint(
+        f"{folder}: no chat template (chat_template.jinja, chat_template.json or tokenizer_config.json)"
+    )
