@@ -97,6 +97,7 @@ class DescribedApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
             described = super().openapi()
+            _drop_fastapi_errors(described)
             schemas = described.setdefault("components", {}).setdefault("schemas", {})
             request = ReasonRequest.model_json_schema(ref_template=REF + "{model}")
             schemas.update(request.pop("$defs", {}))
@@ -107,3 +108,13 @@ class DescribedApp(FastAPI):
             schemas.update(answers)
             schemas["Event"] = event
         return super().openapi()
+
+
+def _drop_fastapi_errors(described: dict[str, Any]) -> None:
+    """FastAPI describes a 422 of its own wherever there is a parameter; ours has another shape."""
+    for path in described["paths"].values():
+        for operation in path.values():
+            if "HTTPValidationError" in str(operation["responses"].get("422")):
+                del operation["responses"]["422"]
+    for name in ("HTTPValidationError", "ValidationError"):
+        described.get("components", {}).get("schemas", {}).pop(name, None)

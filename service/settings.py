@@ -19,17 +19,23 @@ class ServiceSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    max_body_bytes: int = Field(32 * MIB, ge=1024, description="The whole request, images included.")
-    question_max_chars: int = Field(32_000, ge=1)
-    max_images: int = Field(8, ge=0, description="In one request.")
-    image_max_bytes: int = Field(10 * MIB, ge=64, description="One image file.")
-    image_max_pixels: int = Field(16_777_216, ge=1, description="Width times height; 4096 x 4096.")
-    image_max_side: int = Field(16_384, ge=1, description="Width or height, in pixels.")
-    image_max_aspect_ratio: float = Field(200.0, ge=1.0, description="Qwen2.5-VL refuses longer stripes.")
-    max_waiting: int = Field(256, ge=0, description="Queued requests; who builds the broker gives it this bound.")
-    disconnect_grace_s: float = Field(5.0, ge=0, description="From the last reader of a stream leaving to its cancel.")
-    ping_interval_s: float = Field(10.0, gt=0, description="Of comment lines in a silent stream.")
-    cancel_wait_s: float = Field(2.0, ge=0, description="How long a cancel call waits for the end that it asked for.")
+    max_body_bytes: int = Field(default=32 * MIB, ge=1024, description="The whole request, images included.")
+    question_max_chars: int = Field(default=32_000, ge=1)
+    max_images: int = Field(default=8, ge=0, description="In one request.")
+    image_max_bytes: int = Field(default=10 * MIB, ge=64, description="One image file.")
+    image_max_pixels: int = Field(default=16_777_216, ge=1, description="Width times height; 4096 x 4096.")
+    image_max_side: int = Field(default=16_384, ge=1, description="Width or height, in pixels.")
+    image_max_aspect_ratio: float = Field(default=200.0, ge=1.0, description="Qwen2.5-VL refuses longer stripes.")
+    max_waiting: int = Field(
+        default=256, ge=0, description="Queued requests; who builds the broker gives it this bound."
+    )
+    disconnect_grace_s: float = Field(
+        default=5.0, ge=0, description="From the last reader of a stream leaving to its cancel."
+    )
+    ping_interval_s: float = Field(default=10.0, gt=0, description="Of comment lines in a silent stream.")
+    cancel_wait_s: float = Field(
+        default=2.0, ge=0, description="How long a cancel call waits for the end that it asked for."
+    )
 
     @model_validator(mode="after")
     def _an_image_fits_in_a_body(self) -> Self:
