@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from PIL import Image, ImageDraw
 
-from contracts.mazes import FREE, GOAL, HOLE, MOVES, START, Cell, find, step
+from contracts.mazes import FREE, GOAL, HOLE, MOVES, START, Cell, path_cells
 
 CELL_PX = 28
 # Tiles are drawn four times as large and averaged down, which smooths curves the same way on every machine.
@@ -43,9 +43,7 @@ def draw_solution(rows: Sequence[str], moves: str) -> Image.Image:
 
 def path_exits(rows: Sequence[str], moves: str) -> dict[Cell, str]:
     """For each cell of a path the sides by which the path enters or leaves it, as sorted move letters."""
-    cells = [find(rows, START)]
-    for move in moves:
-        cells.append(step(rows, cells[-1], move))
+    cells = path_cells(rows, moves)
     exits: dict[Cell, set[str]] = {cell: set() for cell in cells}
     for (here, there), move in zip(pairwise(cells), moves, strict=True):
         if here != there:

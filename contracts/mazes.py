@@ -76,6 +76,14 @@ def run_path(rows: Sequence[str], moves: str) -> bool:
     return rows[cell[0]][cell[1]] == GOAL
 
 
+def path_cells(rows: Sequence[str], moves: str) -> list[Cell]:
+    """The cells that a walk is in, the start first."""
+    cells = [find(rows, START)]
+    for move in moves:
+        cells.append(step(rows, cells[-1], move))
+    return cells
+
+
 def best_moves(rows: Sequence[str]) -> dict[Cell, str]:
     """For each cell that can reach the goal safely, but the goal itself, the first move of a shortest safe path.
 

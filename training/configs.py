@@ -42,7 +42,10 @@ class Recipe:
     stage1_steps: int
     stage2_steps: int
     batch_size: int = 32
-    # Share of the batches by grid size: big grids are hard and 3x3 has fewer than 3,000 to learn.
+    # Of the direct steps the first see small grids only: they cost half and teach to read a path off the features.
+    first_steps: int
+    first_size_weights: Mapping[int, float]
+    # Share of the batches by grid size afterwards: big grids are hard and 3x3 has fewer than 3,000 to learn.
     size_weights: Mapping[int, float]
     # Share of stage-1 and stage-2 batches answered without a block, so that turning latents off stays a fair ablation.
     direct_share: float
@@ -52,7 +55,7 @@ class Recipe:
     adam_betas: tuple[float, float] = (0.9, 0.98)  # 0.98: gradients of 64 mazes are noisy, 0.999 forgets too slowly
     weight_decay: float = 0.02
     max_grad_norm: float = 1.0  # released ILVR settings
-    best_move_weight: float = 1.0  # of the first phase's loss on each cell's best move; not part of ILVR
+    cell_weight: float = 1.0  # of the losses on each cell, through all phases; not part of ILVR
     alignment_weight: float = 1.0  # L = CE + 1.0 L_sim, released ILVR settings
     alignment_noise: float = 0.01  # std added to each target, released ILVR settings
     selection_top_p: float = 0.9  # released ILVR settings; never binds, as published
@@ -62,14 +65,16 @@ def maze_tiny() -> Recipe:
     """The embedded default checkpoint: mazes of 3x3 to 6x6."""
     return Recipe(
         name="maze_tiny",
-        direct_steps=1200,
-        stage1_steps=150,
-        stage2_steps=2000,
+        first_steps=500,
+        first_size_weights={3: 0.5, 4: 0.5},
+        direct_steps=1400,
+        stage1_steps=100,
+        stage2_steps=1100,
         size_weights={3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4},
         direct_share=0.1,
         learning_rate=2e-3,
         warmup_steps=50,
-        decay_share=0.4,
+        decay_share=0.45,
     )
 
 

@@ -5,7 +5,7 @@ patch.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from contracts.maze_pictures import path_exits, tile
-from contracts.mazes import FREE, GOAL, HOLE, MOVES, START, Maze, best_moves, draw_lot
+from contracts.mazes import FREE, GOAL, HOLE, MOVES, START, Maze, best_moves, draw_lot, path_cells
 from training.configs import Recipe
 from training.maze_text import THOUGHT, answer_box, draw_question
 from training.tiny_tokenizer import SpecialIds, special_ids
@@ -35,6 +35,7 @@ class MazeBatch:
     tiles_BN: Tensor
     helper_tiles_BN: Tensor
     best_moves_BN: Tensor  # index in MOVES of each cell's best move; IGNORED_LABEL where there is none
+    path_steps_BN: Tensor  # 1 + the step at which the solution is in the cell, 0 off the path
     prompt_ids: list[int]  # chat layout up to and with the assistant's header; one image pad per cell
     thought_ids: list[int]
     box_ids_BL: Tensor  # answer box and <|im_end|>, padded on the right with <|endoftext|>
@@ -85,10 +86,9 @@ class MazeBatches:
         self._recipe = recipe
         self.rng = random.Random(f"batches:{seed}")
 
-    def draw(self) -> MazeBatch:
+    def draw(self, size_weights: Mapping[int, float]) -> MazeBatch:
         """The next batch: size and wording by lot, mazes of the training split."""
-        weights = self._recipe.size_weights
-        size = self.rng.choices(list(weights), list(weights.values()))[0]
+        size = self.rng.choices(list(size_weights), list(size_weights.values()))[0]
         question = draw_question(self.rng)
         mazes = [draw_lot(self.rng, size, "train") for _ in range(self._recipe.batch_size)]
         return self.collate(mazes, question)
@@ -103,6 +103,7 @@ class MazeBatches:
             mazes=mazes,
             tiles_BN=torch.tensor([self.pixels.tiles(maze) for maze in mazes]),
             helper_tiles_BN=torch.tensor([self.pixels.tiles(maze, maze.solution) for maze in mazes]),
+            path_steps_BN=torch.tensor([_path_step_labels(maze) for maze in mazes]),
             best_moves_BN=torch.tensor([_best_move_labels(maze) for maze in mazes]),
             prompt_ids=prompt_ids(self.tokenizer, self.ids, size * size, question),
             thought_ids=encode(self.tokenizer, THOUGHT),
@@ -133,6 +134,13 @@ def _best_move_labels(maze: Maze) -> list[int]:
     names = list(MOVES)
     cells = [(row, column) for row in range(maze.size) for column in range(maze.size)]
     return [names.index(best[cell]) if cell in best else IGNORED_LABEL for cell in cells]
+
+
+def _path_step_labels(maze: Maze) -> list[int]:
+    labels = [0] * maze.size**2
+    for index, (row, column) in enumerate(path_cells(maze.rows, maze.solution)):
+        labels[row * maze.size + column] = index + 1
+    return labels
 
 
 def _all_exits() -> list[str]:

@@ -22,6 +22,9 @@ from training.maze_data import MazeBatch
 from training.selection import select, user_pooling
 from training.tiny_tokenizer import SpecialIds
 
+# No shortest path through a 6x6 grid passes more cells.
+MAX_PATH_CELLS = 36
+
 
 class MazeLosses:
     """Losses of one model under one recipe. ``table_TPX`` are the pixel values of the tiles."""
@@ -30,52 +33,32 @@ class MazeLosses:
         self, model: Qwen2_5_VLForConditionalGeneration, table_TPX: Tensor, ids: SpecialIds, recipe: Recipe
     ) -> None:
         self._model = model
-        self.move_head = torch.nn.Linear(recipe.model.hidden_size, len(MOVES))
+        self.cell_head = torch.nn.Linear(recipe.model.hidden_size, len(MOVES) + MAX_PATH_CELLS + 1)
         self._table = table_TPX
         self._ids = ids
         self._recipe = recipe
 
-    def direct(self, batch: MazeBatch) -> Tensor:
+    def features(self, batch: MazeBatch) -> Tensor:
+        """Visual features [B, N, H] of the pictures: computed once a step, used by the losses below."""
+        return image_features(self._model, self._table, batch.tiles_BN)
+
+    def cells(self, batch: MazeBatch, features_BNH: Tensor) -> Tensor:
+        """Two cross entropies a cell, read off its visual feature by a linear head.
+
+        One is of the best move from the cell, one of the step at which the solution is in it, if at all.
+
+        A departure, named as such: ILVR has no such loss. A few move letters a maze are too thin a signal for so small
+        a tower to learn to see from. The head is thrown away after training.
+        """
+        moves, steps = self.cell_head(features_BNH).split((len(MOVES), MAX_PATH_CELLS + 1), dim=-1)
+        return text_cross_entropy(moves, batch.best_moves_BN) + text_cross_entropy(steps, batch.path_steps_BN)
+
+    def direct(self, batch: MazeBatch, features_BNH: Tensor) -> Tensor:
         """Cross entropy of the answer without a latent block.
 
         START cannot be chosen where a block would begin, exactly as when serving turns latents off: so the batches that
         skip the block do not teach the model to skip it.
         """
-        return self._direct_cross_entropy(batch, self._features(batch))
-
-    def direct_and_moves(self, batch: MazeBatch) -> Tensor:
-        """``direct`` plus the cross entropy of each cell's best move, read off its visual feature by ``move_head``.
-
-        A departure, named as such: ILVR has no such loss. It serves the first phase only, where a few move letters a
-        maze are too thin a signal for the tower to learn to see from; then the head is thrown away.
-        """
-        features = self._features(batch)
-        moves = text_cross_entropy(self.move_head(features), batch.best_moves_BN)
-        return self._direct_cross_entropy(batch, features) + self._recipe.best_move_weight * moves
-
-    def stage1(self, batch: MazeBatch, teacher: Qwen2_5_VLForConditionalGeneration) -> tuple[Tensor, Tensor]:
-        """Cross entropy and L_sim with the teacher's selected features in the place of the latents."""
-        targets, is_filled = self._targets(batch, teacher)
-        pads = self._embed(self._same(batch, [self._ids.latent_pad] * self._recipe.latent_size))
-        latents = torch.where(is_filled[..., None], targets, pads)
-        embeddings = torch.cat(
-            [self._before(batch, self._features(batch), starts=True), latents, self._after(batch)], dim=1
-        )
-        states = hidden_states(self._model, embeddings, self._positions(batch, embeddings.shape[1]))
-        first_latent = len(batch.prompt_ids) + len(batch.thought_ids) + 1
-        preceding = states[:, first_latent - 1 : first_latent - 1 + self._recipe.latent_size]
-        similarity = alignment_loss(preceding, targets, is_filled, self._recipe.alignment_noise)
-        return self._block_cross_entropy(batch, states), similarity
-
-    def stage2(self, batch: MazeBatch) -> Tensor:
-        """Cross entropy with the model's own hidden states as latents, gradients through all of them."""
-        before, after = self._before(batch, self._features(batch), starts=True), self._after(batch)
-        num_latents = self._recipe.latent_size
-        positions = self._positions(batch, before.shape[1] + num_latents + after.shape[1])
-        states = self_fed_hidden_states(self._model, before, after, positions, num_latents)
-        return self._block_cross_entropy(batch, states)
-
-    def _direct_cross_entropy(self, batch: MazeBatch, features_BNH: Tensor) -> Tensor:
         box = self._embed(batch.box_ids_BL[:, :-1])
         embeddings = torch.cat([self._before(batch, features_BNH), box], dim=1)
         states = hidden_states(self._model, embeddings, self._positions(batch, embeddings.shape[1]))
@@ -84,6 +67,28 @@ class MazeLosses:
         is_start = torch.zeros_like(logits, dtype=torch.bool)
         is_start[:, len(batch.thought_ids), self._ids.latent_start] = True
         return text_cross_entropy(logits.masked_fill(is_start, -torch.inf), labels)
+
+    def stage1(
+        self, batch: MazeBatch, features_BNH: Tensor, teacher: Qwen2_5_VLForConditionalGeneration
+    ) -> tuple[Tensor, Tensor]:
+        """Cross entropy and L_sim with the teacher's selected features in the place of the latents."""
+        targets, is_filled = self._targets(batch, teacher)
+        pads = self._embed(self._same(batch, [self._ids.latent_pad] * self._recipe.latent_size))
+        latents = torch.where(is_filled[..., None], targets, pads)
+        embeddings = torch.cat([self._before(batch, features_BNH, starts=True), latents, self._after(batch)], dim=1)
+        states = hidden_states(self._model, embeddings, self._positions(batch, embeddings.shape[1]))
+        first_latent = len(batch.prompt_ids) + len(batch.thought_ids) + 1
+        preceding = states[:, first_latent - 1 : first_latent - 1 + self._recipe.latent_size]
+        similarity = alignment_loss(preceding, targets, is_filled, self._recipe.alignment_noise)
+        return self._block_cross_entropy(batch, states), similarity
+
+    def stage2(self, batch: MazeBatch, features_BNH: Tensor) -> Tensor:
+        """Cross entropy with the model's own hidden states as latents, gradients through all of them."""
+        before, after = self._before(batch, features_BNH, starts=True), self._after(batch)
+        num_latents = self._recipe.latent_size
+        positions = self._positions(batch, before.shape[1] + num_latents + after.shape[1])
+        states = self_fed_hidden_states(self._model, before, after, positions, num_latents)
+        return self._block_cross_entropy(batch, states)
 
     def _block_cross_entropy(self, batch: MazeBatch, states_BTH: Tensor) -> Tensor:
         """Labels: thought, START, END and the box; the latents bear none."""
@@ -113,9 +118,6 @@ class MazeLosses:
         said = states[:, header : num_prompt + len(batch.thought_ids)].mean(1)
         candidates = image_features(teacher, self._table, batch.helper_tiles_BN)
         return select((user + said) / 2, candidates, self._recipe.latent_size, self._recipe.selection_top_p)
-
-    def _features(self, batch: MazeBatch) -> Tensor:
-        return image_features(self._model, self._table, batch.tiles_BN)
 
     def _before(self, batch: MazeBatch, features_BNH: Tensor, *, starts: bool = False) -> Tensor:
         """Embeddings of prompt and thought, with START if the block begins."""

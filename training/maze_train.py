@@ -58,6 +58,7 @@ def scaled(recipe: Recipe, factor: float) -> Recipe:
     """The recipe with every phase's steps times ``factor``: for a look at the whole schedule in a minute."""
     return replace(
         recipe,
+        first_steps=round(recipe.first_steps * factor),
         direct_steps=max(1, round(recipe.direct_steps * factor)),
         stage1_steps=max(1, round(recipe.stage1_steps * factor)),
         stage2_steps=max(1, round(recipe.stage2_steps * factor)),
@@ -80,7 +81,7 @@ def train(recipe: Recipe, seed: int, report: Callable[[Progress], None]) -> Trai
     batches = MazeBatches(tokenizer, TilePixels(), recipe, seed)
     model = build_model(recipe.model, batches.ids, seed)
     losses = MazeLosses(model, batches.pixels.table_TPX, batches.ids, recipe)
-    parameters = [*model.parameters(), *losses.move_head.parameters()]
+    parameters = [*model.parameters(), *losses.cell_head.parameters()]
     optimizer = make_optimizer(parameters, recipe)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(recipe, step))
     teacher: Qwen2_5_VLForConditionalGeneration | None = None
@@ -90,9 +91,9 @@ def train(recipe: Recipe, seed: int, report: Callable[[Progress], None]) -> Trai
         if phase == "stage1" and teacher is None:
             # Frozen for the whole stage: the released recipe (its EMA hook is never called).
             teacher = copy.deepcopy(model).requires_grad_(False)
-        batch = batches.draw()
+        batch = batches.draw(recipe.first_size_weights if step <= recipe.first_steps else recipe.size_weights)
         skips_block = phase != "direct" and batches.rng.random() < recipe.direct_share
-        loss = losses.direct(batch) if skips_block else phase_loss(losses, batch, phase, teacher, recipe)
+        loss = phase_loss(losses, batch, "direct" if skips_block else phase, teacher, recipe)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
@@ -121,15 +122,17 @@ def phase_loss(
     teacher: Qwen2_5_VLForConditionalGeneration | None,
     recipe: Recipe,
 ) -> Tensor:
-    """The loss of a phase; stage 1 needs a teacher. L = CE + alignment_weight * L_sim there."""
+    """The loss of a phase: cross entropy and cell losses, in stage 1 also L_sim, which needs a teacher."""
+    features = losses.features(batch)
+    loss = recipe.cell_weight * losses.cells(batch, features)
     if phase == "direct":
-        return losses.direct_and_moves(batch)
+        return loss + losses.direct(batch, features)
     if phase == "stage2":
-        return losses.stage2(batch)
+        return loss + losses.stage2(batch, features)
     if teacher is None:
         raise ValueError("stage 1 needs a teacher")
-    cross_entropy, similarity = losses.stage1(batch, teacher)
-    return cross_entropy + recipe.alignment_weight * similarity
+    cross_entropy, similarity = losses.stage1(batch, features, teacher)
+    return loss + cross_entropy + recipe.alignment_weight * similarity
 
 
 def make_optimizer(parameters: Sequence[torch.nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
