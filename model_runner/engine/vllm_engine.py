@@ -89,13 +89,7 @@ class VllmEngine:
             raise GenerationFailed(f"the engine refused the request: {error}") from error
 
     async def is_ready(self) -> bool:
-        if self._llm.errored:
-            return False
-        try:
-            await self._llm.check_health()
-        except Exception:  # whatever it raises, it is not healthy: that is the answer
-            return False
-        return True
+        return self._llm is not None and not self._llm.errored
 
     async def stats(self) -> EngineStats:
         counters = (await self._llm.collective_rpc("latent_counters"))[0]
@@ -117,7 +111,9 @@ class VllmEngine:
         return bool(await self._llm.reset_prefix_cache())
 
     async def aclose(self) -> None:
-        self._llm.shutdown()
+        if self._llm is not None:
+            self._llm.shutdown()
+            self._llm = None  # its finaliser shuts down again, which must not wait for the interpreter's end
 
     def _sampling_params(self, request: EngineRequest) -> Any:
         from vllm import SamplingParams

@@ -1,0 +1,151 @@
+"""The served engine is the published loop: whatever else is in the batch, and whatever is cached."""
+
+import asyncio
+
+import numpy as np
+import pytest
+import pytest_asyncio
+
+from tests.parity.traces import GOLDEN, IMAGE_ID, NAMES, START_ID, answer, read_traces, request_of, text_request
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+BLOCK_SIZE = 32
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=NAMES)
+async def served(request, start_vllm, checkpoint_of):
+    """(name, engine, generation defaults); block size 32, 8 requests at once, prefix caching on."""
+    _, defaults = checkpoint_of(request.param)
+    async with start_vllm(request.param, block_size=BLOCK_SIZE, max_num_seqs=8) as engine:
+        yield request.param, engine, defaults
+
+
+async def all_at_once(engine, traces, defaults, tag):
+    requests = [request_of(trace, defaults, f"{tag}-{trace.index}") for trace in traces]
+    return await asyncio.gather(*(answer(engine, request) for request in requests))
+
+
+async def test_one_by_one(served):
+    name, engine, defaults = served
+    for trace in read_traces(name):
+        assert await engine.reset_prefix_cache()
+        ids, info = await answer(engine, request_of(trace, defaults, f"solo-{trace.index}"))
+        assert ids == trace.output_ids
+        assert info.num_cached_tokens == 0
+        assert info.num_image_tokens == trace.expanded_ids.count(IMAGE_ID)
+
+
+async def test_all_at_once(served):
+    name, engine, defaults = served
+    assert await engine.reset_prefix_cache()
+    traces = read_traces(name)
+    for trace, (ids, _) in zip(traces, await all_at_once(engine, traces, defaults, "batch"), strict=True):
+        assert ids == trace.output_ids
+
+
+async def test_twice_with_cached_prefixes(served):
+    """The second time nothing is encoded, and every prompt longer than a block is found."""
+    name, engine, defaults = served
+    assert await engine.reset_prefix_cache()
+    traces = read_traces(name)
+    await all_at_once(engine, traces, defaults, "cold")
+    encoded = (await engine.stats()).model["images_encoded"]
+    for trace, (ids, info) in zip(traces, await all_at_once(engine, traces, defaults, "warm"), strict=True):
+        assert ids == trace.output_ids
+        assert (info.num_cached_tokens > 0) == (len(trace.expanded_ids) > BLOCK_SIZE)
+    assert (await engine.stats()).model["images_encoded"] == encoded
+
+
+async def test_with_text_only_neighbours(served):
+    name, engine, defaults = served
+    assert await engine.reset_prefix_cache()
+    traces = read_traces(name)[:3]
+    text_ids = tuple(token for token in traces[0].prompt_ids if token != IMAGE_ID)
+    alone, _ = await answer(engine, text_request(text_ids, "text-alone", max_tokens=80))
+    neighbours = [answer(engine, text_request(text_ids, f"text-{n}", max_tokens=80)) for n in range(3)]
+    with_images = all_at_once(engine, traces, defaults, "mixed")
+    (*texts, images) = await asyncio.gather(*neighbours, with_images)
+    assert [ids for ids, _ in texts] == [alone] * 3
+    assert [ids for ids, _ in images] == [trace.output_ids for trace in traces]
+
+
+@pytest.mark.parametrize("end", ["inside a KV block", "one past a KV block"])
+async def test_a_history_inside_a_latent_block_three_times_at_once(served, end):
+    """On a cold cache the three share blocks that one of them is still filling, in the same step."""
+    name, engine, defaults = served
+    tried = 0
+    for trace in read_traces(name):
+        history = _history_inside_a_block(trace, aligned=end == "one past a KV block")
+        if history is None:
+            continue
+        assert await engine.reset_prefix_cache()
+        requests = [
+            request_of(trace, defaults, f"{end}-{trace.index}-{n}", history=history, max_tokens=40) for n in range(3)
+        ]
+        answers = await asyncio.gather(*(answer(engine, request) for request in requests))
+        assert [ids for ids, _ in answers] == [trace.output_ids[history : history + 40]] * 3
+        assert max(info.num_cached_tokens for _, info in answers) > 0
+        tried += 1
+    assert tried > 0
+    assert (await engine.stats()).model["replays"] > 0
+
+
+def _history_inside_a_block(trace, *, aligned):
+    """Number of output tokens after which the sequence ends inside a latent block, at least a pad in. With
+    ``aligned`` one token past a KV block, so that sharers have one token left to compute, like a decode step."""
+    for at, token in enumerate(trace.output_ids):
+        if token != START_ID:
+            continue
+        for pads in range(2, 8):
+            length = len(trace.expanded_ids) + at + 1 + pads
+            is_inside = len(trace.output_ids) > at + pads + 41 and set(trace.output_ids[at + 1 : at + 1 + pads]) == {
+                151665
+            }
+            if is_inside and length > BLOCK_SIZE + 1 and (not aligned or length % BLOCK_SIZE == 1):
+                return at + 1 + pads
+    return None
+
+
+async def test_one_image_asked_about_three_times_is_encoded_once(served):
+    name, engine, _ = served
+    assert await engine.reset_prefix_cache()
+    trace = read_traces(name)[1]
+    before = (await engine.stats()).model["images_encoded"]
+    at = trace.prompt_ids.index(IMAGE_ID)
+    for n, last in enumerate((271, 198, 624)):  # three different texts after the image
+        prompt_ids = (*trace.prompt_ids[: at + 2], last, *trace.prompt_ids[at + 2 :])
+        request = text_request(prompt_ids, f"once-{n}", max_tokens=4)
+        await answer(engine, type(request)(**{**_fields(request), "images": trace.images}))
+    assert (await engine.stats()).model["images_encoded"] == before + 1
+
+
+def _fields(request):
+    return {name: getattr(request, name) for name in type(request).__slots__}
+
+
+async def test_latent_vectors_are_the_recorded_ones(served):
+    name, engine, defaults = served
+    recorded = np.load(GOLDEN / f"generate-{name}-latents.npz")
+    key = next(key for key in recorded if key.endswith("_latents"))
+    trace = next(trace for trace in read_traces(name) if key == f"p{trace.index}_latents")
+    assert await engine.reset_prefix_cache()
+    await engine.worker_call("trace_latents", True)
+    await answer(engine, request_of(trace, defaults, "vectors"))
+    positions, vectors = await engine.worker_call("take_latent_trace")
+    await engine.worker_call("trace_latents", False)
+    indices = recorded[key.replace("_latents", "_latent_output_index")]
+    assert positions == [len(trace.expanded_ids) + index for index in indices]
+    np.testing.assert_allclose(np.array(vectors), recorded[key], atol=1e-3)
+
+
+async def test_latent_mode_off_never_starts_a_block(served):
+    name, engine, defaults = served
+    for trace in read_traces(name)[:2]:
+        request = request_of(trace, defaults, f"off-{trace.index}")
+        on, off = await asyncio.gather(
+            answer(engine, request),
+            answer(engine, type(request)(**{**_fields(request), "latent_mode": "off", "request_id": "o"})),
+        )
+        assert on[0] == trace.output_ids
+        assert START_ID in on[0]
+        assert START_ID not in off[0]

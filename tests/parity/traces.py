@@ -1,0 +1,89 @@
+"""The recorded traces of the published code (``tests/golden/README.md``) and requests made from them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from contracts.jobs import Sampling
+from model_runner.engine.base import Engine, EngineImage, EngineRequest, PromptInfo, SamplingSettings
+from model_runner.generation import GenerationDefaults
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+IMAGE_ID, PAD_ID, START_ID, END_ID, K = 151655, 151665, 151666, 151667, 8
+NAMES = ("b", "c")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One recorded prompt: its ids with images collapsed to one token each, and what the published code answered."""
+
+    index: int
+    question: str
+    files: tuple[str, ...]
+    prompt_ids: tuple[int, ...]
+    expanded_ids: tuple[int, ...]
+    output_ids: tuple[int, ...]
+    steps: list[dict[str, Any]]
+
+    @property
+    def images(self) -> tuple[EngineImage, ...]:
+        return tuple(load_image(name) for name in self.files)
+
+
+def read_traces(name: str) -> list[Trace]:
+    recorded = json.loads((GOLDEN / f"generate-{name}.json").read_text())
+    return [
+        Trace(
+            index=prompt["index"],
+            question=prompt["question"],
+            files=tuple(prompt["images"]),
+            prompt_ids=collapse(prompt["input_ids"]),
+            expanded_ids=tuple(prompt["input_ids"]),
+            output_ids=tuple(prompt["output_ids"]),
+            steps=prompt["steps"],
+        )
+        for prompt in recorded["prompts"]
+    ]
+
+
+def load_image(name: str) -> EngineImage:
+    rgb = Image.fromarray(np.asarray(Image.open(GOLDEN / "images" / name).convert("RGB")))
+    return EngineImage(id=name, rgb=rgb)
+
+
+def collapse(ids: list[int]) -> tuple[int, ...]:
+    """One image token where a run of them stands."""
+    return tuple(token for at, token in enumerate(ids) if not (token == IMAGE_ID and at and ids[at - 1] == IMAGE_ID))
+
+
+def request_of(
+    trace: Trace, defaults: GenerationDefaults, request_id: str, *, history: int = 0, max_tokens: int = 120
+) -> EngineRequest:
+    """A request whose prompt ends with the first ``history`` recorded output tokens."""
+    asked = Sampling(temperature=0.0, max_tokens=max_tokens)
+    sampling = defaults.resolve(asked, num_prompt_tokens=len(trace.expanded_ids), context_tokens=8192)
+    return EngineRequest(
+        request_id=request_id,
+        prompt_ids=trace.prompt_ids + trace.output_ids[:history],
+        images=trace.images,
+        sampling=sampling,
+    )
+
+
+def text_request(ids: tuple[int, ...], request_id: str, *, max_tokens: int) -> EngineRequest:
+    return EngineRequest(request_id=request_id, prompt_ids=ids, sampling=SamplingSettings(max_tokens=max_tokens))
+
+
+async def answer(engine: Engine, request: EngineRequest) -> tuple[tuple[int, ...], PromptInfo]:
+    """All ids of a response, and what was said of its prompt."""
+    ids: list[int] = []
+    info = None
+    async for delta in engine.generate(request):
+        ids += delta.ids
+        info = info or delta.prompt
+    assert info is not None
+    return tuple(ids), info
