@@ -21,6 +21,7 @@ from contracts.events import Created, Event, Queued, Restarted
 from contracts.jobs import Job, Lease, StoredImage
 
 DEFAULT_LIMITS = BrokerLimits()
+MAX_SWEEP_INTERVAL_S = 1.0
 
 
 class EmbeddedBroker:
@@ -129,21 +130,21 @@ class EmbeddedBroker:
         self._cancel_asked.notify()
 
     def sweep(self) -> None:
-        """Forget what is too old and end what nobody will finish. Runs by itself every second or so."""
+        """Forget what is too old and end what nobody will finish. Runs by itself about once a second."""
         for runner_id in self._runners.forget_silent():
             self._dispatch.forget_runner(runner_id)
             for log in tuple(self._open.values()):
                 if log.runner_id == runner_id:
                     self._take_back(log)
         for log in self._dispatch:
-            if self._clock() - max(self._runners.last_ready_at, log.submitted_at) > self._limits.runner_silence_s:
+            if self._clock() - max(self._runners.last_ready_at, log.submitted_at) > self._limits.no_runner_grace_s:
                 self._dispatch.withdraw(log)
                 self._end_failed(log, EngineDead("No runner is there to work on this response."))
         self._images.forget_expired()
         self._finished.forget_expired()
 
     async def _keep_house(self) -> None:
-        interval_s = self._limits.runner_silence_s / 5
+        interval_s = min(MAX_SWEEP_INTERVAL_S, self._limits.runner_silence_s / 5)
         while True:
             slept_at = self._clock()
             await asyncio.sleep(interval_s)

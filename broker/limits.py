@@ -20,8 +20,12 @@ class BrokerLimits:
     max_finished_bytes: int = 64 * MIB
     """Finished logs, measured as JSON; as Python objects they take a few times that. The oldest go first."""
 
-    runner_silence_s: float = 5.0
-    """A runner not heard of for so long is gone. Five heartbeats: one may be late, five are not."""
+    runner_silence_s: float = 15.0
+    """A runner not heard of for so long is gone. Fifteen heartbeats: long enough for a step of a large model on a small
+    CPU that keeps the engine from answering."""
+
+    no_runner_grace_s: float = 5.0
+    """How long a job waits while no runner says that it is ready; then it ends with ``response.failed``."""
 
     max_attempts: int = 2
     """Leases of one job. A job that has taken two runners down with it is not given a third."""

@@ -16,7 +16,7 @@ from contracts.jobs import Lease
 from tests.broker.samples import delta, done, image, job, next_cancellation, read, status, types
 
 LIMITS = BrokerLimits(max_waiting=3)
-NERVOUS = BrokerLimits(max_waiting=3, runner_silence_s=0.3)
+NERVOUS = BrokerLimits(max_waiting=3, runner_silence_s=0.3, no_runner_grace_s=0.3)
 SHORT_S = 0.05
 
 MakeBroker = Callable[[BrokerLimits], Awaitable[Broker]]

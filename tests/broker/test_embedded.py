@@ -145,7 +145,7 @@ async def test_a_job_has_so_many_attempts_and_no_more(clock: Clock) -> None:
 
 
 async def test_a_waiting_job_outlasts_a_short_absence_of_runners(clock: Clock) -> None:
-    broker = EmbeddedBroker(BrokerLimits(runner_silence_s=5), clock=clock)
+    broker = EmbeddedBroker(BrokerLimits(no_runner_grace_s=5), clock=clock)
     await broker.heartbeat(status("r1"))
     clock.now_s += 100
     await broker.submit(job("resp_a"))

@@ -93,6 +93,21 @@ class TestWithoutGrace:
         assert (await state(live, runner.jobs[0].response_id))["status"] == "cancelled"
 
 
+async def test_a_client_that_goes_while_it_uploads_leaves_nothing(
+    live: httpx.AsyncClient, runner: ScriptedRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, writer = await asyncio.open_connection("127.0.0.1", live.base_url.port)
+    writer.write(b"POST /v1/reason HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.close()
+    async with asyncio.timeout(10):
+        while 'outcome="cancelled"} 1.0' not in (await live.get("/metrics")).text:
+            pass
+    assert runner.jobs == []
+    assert "Traceback" not in caplog.text
+
+
 async def test_cancelling_a_running_response(live: httpx.AsyncClient, runner: ScriptedRunner) -> None:
     runner.delay_s = 0.02
     async with live.stream("POST", "/v1/reason", json=STREAM) as answer:

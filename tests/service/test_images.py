@@ -1,9 +1,11 @@
 """Image files are judged by their header: kind, bytes, pixels, and whether their end is there."""
 
 import io
+import random
 import struct
 import warnings
 import zlib
+from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -82,6 +84,20 @@ def test_no_part_of_a_file_passes_that_does_not_decode(name: str) -> None:
             warnings.simplefilter("ignore")
             Image.open(io.BytesIO(data[:length])).convert("RGB")
         assert len(data) - length <= 16
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_crafted_file_is_read_or_refused_and_nothing_else(name: str) -> None:
+    _, data = KINDS[name]
+    rng = random.Random(name)
+    for _ in range(500):
+        crafted = bytearray(data[:2000])
+        for _ in range(rng.randint(1, 8)):
+            crafted[rng.randrange(min(len(crafted), 200))] = rng.randrange(256)
+        with suppress(NotAnImage):
+            header = read_header(bytes(crafted))
+            assert header.width >= 1
+            assert header.height >= 1
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 
 from broker.embedded import EmbeddedBroker
+from broker.limits import BrokerLimits
 from contracts.errors import BadSettings, GenerationFailed
 from service.settings import load_settings
 from tests.scripted_runner import MODEL, ScriptedRunner
@@ -69,6 +71,25 @@ async def test_a_dead_engine_ends_every_response_and_then_refuses(
     assert "the engine died" in check_error(refused, 503, "not_ready")
     assert (await live.get("/readyz")).status_code == 503
     assert (await live.get("/healthz")).status_code == 200
+
+
+class TestSilence:
+    @pytest.fixture
+    async def broker(self) -> AsyncIterator[EmbeddedBroker]:
+        broker = EmbeddedBroker(BrokerLimits(runner_silence_s=0.5))
+        yield broker
+        await broker.aclose()
+
+    async def test_a_runner_that_vanishes_is_noticed(self, live: httpx.AsyncClient, runner: ScriptedRunner) -> None:
+        runner.pause()
+        async with live.stream("POST", "/v1/reason", json={"question": "?", "stream": True}) as answer:
+            events = live_frames(answer)
+            await anext(events)
+            await until(lambda: runner.num_working == 1)
+            await runner.vanish()
+            last = [event async for event in events][-1]
+        assert (last.event, last.data["error"]["code"]) == ("response.failed", "engine_dead")
+        check_error(await live.get("/readyz"), 503, "not_ready")
 
 
 async def samples(client: httpx.AsyncClient) -> dict[str, float]:
