@@ -5,6 +5,7 @@ Shape letters: B batch, H hidden size, V vocabulary.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
@@ -17,6 +18,10 @@ from training.maze_data import MazeBatches
 MAX_NEW_TOKENS = 48
 # Another order than the benchmark's, so that nothing is chosen by the mazes that the model card reports.
 WATCH_SEED = 1
+
+# What is fed back in a block: `on` the model's own states, `zero` zeros, `swap` the states of another maze.
+# `off`: START is never chosen, so there is no block.
+Latents = Literal["on", "off", "zero", "swap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,9 @@ def generate_ids(
     batches: MazeBatches,
     mazes: Sequence[Maze],
     latent_size: int,
+    *,
     question: str = QUESTION,
+    latents: Latents = "on",
 ) -> list[list[int]]:
     """Generated token ids of each maze, up to and without ``<|im_end|>``. All mazes of one size; `fixed` blocks.
 
@@ -53,6 +60,8 @@ def generate_ids(
         state_BH = hidden_states(model, embeddings, step_positions, cache)[:, -1]
         logits = model.lm_head(state_BH)
         logits[:, [ids.latent_pad, ids.latent_end]] = -torch.inf
+        if latents == "off":
+            logits[:, ids.latent_start] = -torch.inf
         chosen_B = logits.argmax(-1)
         in_block_B = phase_B > 0
         chosen_B[in_block_B] = ids.latent_pad
@@ -62,19 +71,25 @@ def generate_ids(
         generated.append(chosen_B)
         is_latent = (chosen_B == ids.latent_pad)[:, None]
         embedded = model.model.language_model.embed_tokens(chosen_B)
-        embeddings = torch.where(is_latent, state_BH, embedded)[:, None]
+        fed_back_BH = {"zero": torch.zeros_like(state_BH), "swap": state_BH.roll(1, 0)}.get(latents, state_BH)
+        embeddings = torch.where(is_latent, fed_back_BH, embedded)[:, None]
         step_positions = positions[:, num_prompt + index : num_prompt + index + 1]
     return [_until(row, ids.im_end) for row in torch.stack(generated, dim=1).tolist()]
 
 
 def score(
-    model: Qwen2_5_VLForConditionalGeneration, batches: MazeBatches, mazes: Sequence[Maze], latent_size: int
+    model: Qwen2_5_VLForConditionalGeneration,
+    batches: MazeBatches,
+    mazes: Sequence[Maze],
+    latent_size: int,
+    latents: Latents = "on",
 ) -> Score:
     """Success and share of full blocks on mazes of one size, under the standard question."""
     ids = batches.ids
     block = [ids.latent_start, *[ids.latent_pad] * latent_size, ids.latent_end]
     num_right = num_full = 0
-    for maze, answer_ids in zip(mazes, generate_ids(model, batches, mazes, latent_size), strict=True):
+    answers = generate_ids(model, batches, mazes, latent_size, latents=latents)
+    for maze, answer_ids in zip(mazes, answers, strict=True):
         text = batches.tokenizer.decode(answer_ids)
         num_right += run_path(maze.rows, text.rpartition("\\boxed{")[2].partition("}")[0])
         start = answer_ids.index(ids.latent_start) if ids.latent_start in answer_ids else len(answer_ids)
