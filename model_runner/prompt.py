@@ -66,8 +66,8 @@ def _render(template: str, messages: list[dict[str, Any]]) -> str:
     """As ``apply_chat_template`` of transformers renders it."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
-    rendered, _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=True)
-    return str(rendered[0])
+    result: Any = render_jinja_template([messages], chat_template=template, add_generation_prompt=True)
+    return str(result[0][0])
 
 
 def _read_template(folder: Path) -> str:

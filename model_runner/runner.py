@@ -26,6 +26,7 @@ from model_runner.writer import ResponseWriter
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
+READ_COUNTS_S = 5.0
 SHUTDOWN = "the server is shutting down; send the request again"
 
 
@@ -72,6 +73,7 @@ class Runner:
                 group.create_task(self._take_jobs())
                 group.create_task(self._hear_cancellations())
                 group.create_task(self._beat())
+                group.create_task(self._read_counts())
         finally:
             for task in self._tasks.values():
                 task.cancel()
@@ -102,11 +104,13 @@ class Runner:
                 self._cancelled.add(response_id)
                 self._tasks[response_id].cancel()
 
+    async def announce(self) -> None:
+        """Say once how the engine is. :meth:`run` does it all the time."""
+        await self._report(is_ready=await self._engine.is_ready())
+
     async def _beat(self) -> None:
         while True:
-            await self._report(is_ready=await self._engine.is_ready())
-            if self._is_ready:
-                await self._read_counts()
+            await self.announce()
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _report(self, *, is_ready: bool) -> None:
@@ -128,10 +132,14 @@ class Runner:
         )
 
     async def _read_counts(self) -> None:
-        with suppress(EngineDead):  # the next beat says so
-            stats = await self._engine.stats()
-            for name, count in {**stats.model, "preemptions": stats.num_preemptions}.items():
-                self._metrics.engine.labels(name).set(count)
+        """Apart from the heartbeat: the engine answers between two steps, and a step may take long."""
+        while True:
+            if self._is_ready:
+                with suppress(EngineDead):  # the next beat says so
+                    stats = await self._engine.stats()
+                    for name, count in {**stats.model, "preemptions": stats.num_preemptions}.items():
+                        self._metrics.engine.labels(name).set(count)
+            await asyncio.sleep(READ_COUNTS_S)
 
     async def _answer(self, lease: Lease) -> None:
         """Work on one job until its terminal event is published, whatever happens on the way."""

@@ -1,6 +1,5 @@
 """The engine of production: vLLM's ``AsyncLLM`` with the ILVR model class."""
 
-import os
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
@@ -8,20 +7,12 @@ from typing import Any
 from contracts.errors import EngineDead, GenerationFailed, PromptTooLong
 from model_runner.checkpoint import DEFAULT_MAX_MODEL_LEN, Checkpoint
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
+from model_runner.environment import set_cpu_environment, set_environment
 from model_runner.generation import GenerationDefaults
 from model_runner.settings import RunnerSettings
 
 DEFAULT_CPU_KV_CACHE_MIB = 512
-
-# vLLM reads these when it is imported, and its processes inherit them. A user's own value wins.
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",  # a checkpoint is a folder here; nothing is ever fetched
-    "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
-    "VLLM_PLUGINS": "ilvr",
-}
-# One engine process that does the work itself, instead of a worker below it: quicker to start and to step.
-CPU_ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+GONE = "the engine process is gone; the server has to be restarted"
 
 
 def is_cpu_engine() -> bool:
@@ -50,8 +41,9 @@ class VllmEngine:
         Raises whatever vLLM raises when it cannot start.
         """
         is_cpu = is_cpu_engine()
-        for name, value in (ENVIRONMENT | (CPU_ENVIRONMENT if is_cpu else {})).items():
-            os.environ.setdefault(name, value)
+        set_environment()
+        if is_cpu:
+            set_cpu_environment()
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -84,7 +76,7 @@ class VllmEngine:
                         raise GenerationFailed(f"the engine ended the request: {reason}")
                     yield TokenDelta(ids=tuple(completion.token_ids), prompt=info, stop_reason=reason)
         except EngineDeadError as error:
-            raise EngineDead("the engine process is gone; the server has to be restarted") from error
+            raise EngineDead(GONE) from error
         except (VLLMValidationError, ValueError) as error:
             raise GenerationFailed(f"the engine refused the request: {error}") from error
 
@@ -92,7 +84,7 @@ class VllmEngine:
         return self._llm is not None and not self._llm.errored
 
     async def stats(self) -> EngineStats:
-        counters = (await self._llm.collective_rpc("latent_counters"))[0]
+        counters = await self.worker_call("latent_counters")
         return EngineStats(
             num_running=self._recorder.num_running,
             num_waiting=self._recorder.num_waiting,
@@ -101,8 +93,13 @@ class VllmEngine:
         )
 
     async def worker_call(self, method: str, *args: Any) -> Any:
-        """Call a method of the worker by name (``LatentWorkerMixin``)."""
-        return (await self._llm.collective_rpc(method, args=args))[0]
+        """Call a method of the worker by name (``LatentWorkerMixin``). Raises ``EngineDead``."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        try:
+            return (await self._llm.collective_rpc(method, args=args))[0]
+        except EngineDeadError as error:
+            raise EngineDead(GONE) from error
 
     async def reset_prefix_cache(self) -> bool:
         """Forget cached prefixes and images. False if a KV block is still in use."""
@@ -113,7 +110,9 @@ class VllmEngine:
     async def aclose(self) -> None:
         if self._llm is not None:
             self._llm.shutdown()
-            self._llm = None  # its finaliser shuts down again, which must not wait for the interpreter's end
+            # Its finaliser shuts down once more, at the interpreter's end, when half of vLLM is gone already.
+            self._llm.shutdown = lambda *args, **kwargs: None
+            self._llm = None
 
     def _sampling_params(self, request: EngineRequest) -> Any:
         from vllm import SamplingParams
