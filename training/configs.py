@@ -52,7 +52,7 @@ class Recipe:
     learning_rate: float
     warmup_steps: int
     decay_share: float  # the rate falls linearly to 0 over this last share of all steps; one schedule, no restart
-    adam_betas: tuple[float, float] = (0.9, 0.98)  # 0.98: gradients of 64 mazes are noisy, 0.999 forgets too slowly
+    adam_betas: tuple[float, float] = (0.9, 0.98)  # 0.98: gradients of 32 mazes are noisy, 0.999 forgets too slowly
     weight_decay: float = 0.02
     max_grad_norm: float = 1.0  # released ILVR settings
     cell_weight: float = 1.0  # of the losses on each cell, through all phases; not part of ILVR

@@ -88,6 +88,16 @@ def test_free_running_never_chooses_pad_or_end_outside_a_block(setup: Setup) -> 
     assert not {setup.ids.latent_pad, setup.ids.latent_end} & {token for answer in answers for token in answer}
 
 
+def test_latents_off_means_no_block_even_if_the_model_wants_one(setup: Setup) -> None:
+    def want_start(_module: torch.nn.Module, _inputs: object, logits: torch.Tensor) -> None:
+        logits[..., setup.ids.latent_start] = 1e4
+
+    mazes = setup.batch(3, 2).mazes
+    with setup.model.lm_head.register_forward_hook(want_start):
+        answers = generate_ids(setup.model, setup.batches, mazes, setup.recipe.latent_size, latents="off")
+    assert not {setup.ids.latent_start, setup.ids.latent_pad} & {token for answer in answers for token in answer}
+
+
 def test_the_same_seed_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(maze_train, "WATCH_MAZES", 2)
     recipe = replace(scaled(maze_tiny(), 0.001), batch_size=2)
