@@ -16,7 +16,7 @@ from training.maze_data import MazeBatches
 
 # Thought, block and the longest safe path of a 6x6 maze fit; an answer that is longer than this is wrong anyway.
 MAX_NEW_TOKENS = 48
-# Another order than the benchmark's, so that nothing is chosen by the mazes that the model card reports.
+# Other mazes than the benchmark's, up to chance overlap; at 3x3, where few exist, the watched ones are among them.
 WATCH_SEED = 1
 
 # What is fed back in a block: `on` the model's own states, `zero` zeros, `swap` the states of another maze.
