@@ -5,15 +5,19 @@ traces bear.
 """
 
 from functools import lru_cache
-
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from typing import TYPE_CHECKING
 
 from contracts.errors import InvalidRequest
 
+if TYPE_CHECKING:
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
 
 @lru_cache(maxsize=4)
-def load_image_processor(folder: str) -> Qwen2VLImageProcessorPil:
-    """Shared: it has no state."""
+def load_image_processor(folder: str) -> "Qwen2VLImageProcessorPil":
+    """Shared: it has no state. Imports transformers and torch, which takes seconds."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
     return Qwen2VLImageProcessorPil.from_pretrained(folder)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints made from the golden data, and engines on them. An engine takes long to start: one per module and name."""
+"""Checkpoints made from the golden data, and engines on them. An engine takes long to start: few are."""
 
 import shutil
 import subprocess

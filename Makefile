@@ -1,0 +1,32 @@
+# Everything a contributor types. Each target works on a fresh machine by itself; `make setup` is instant the second time.
+.PHONY: run setup test check lock clean
+.DEFAULT_GOAL := run
+
+PYTHON := .venv/bin/python
+STAMP  := .venv/.complete
+
+run: setup            ## serve the embedded maze model on port 8000
+	@.venv/bin/ilvr serve $(ARGS)
+
+setup: $(STAMP)       ## make .venv with the CPU engine and all test tools
+
+$(STAMP): requirements/cpu.txt pyproject.toml tools/setup.sh
+	@bash tools/setup.sh
+	@touch $@
+
+test: check           ## everything CI runs
+	$(PYTHON) -m pytest tests --ignore=tests/architecture --ignore=tests/docs $(ARGS)
+
+check: setup          ## format, lint, types, import rules, and the code blocks of README and docs
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+	$(PYTHON) -m pytest -q tests/architecture tests/docs
+
+lock: setup           ## resolve requirements/cpu.txt anew
+	UV_FIND_LINKS="$(PIP_FIND_LINKS)" .venv/bin/uv pip compile -q pyproject.toml --extra cpu --extra dev \
+	  --python-version 3.11 --no-header -o requirements/cpu.txt $(if $(PIP_FIND_LINKS),,--torch-backend cpu)
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Makes .venv: the CPU engine and the test tools, from the lock file, without the gigabytes of CUDA that a plain
+# install brings. Called by make, which knows when it is needed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+find_python() {
+  for candidate in python3.11 python3 python; do
+    if "$candidate" -c 'import sys, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null; then
+      command -v "$candidate"
+      return
+    fi
+  done
+  echo "setup: Python 3.11 with the venv module is needed (on Debian 12: apt-get install python3-venv)" >&2
+  return 1
+}
+
+started=$SECONDS
+python=$(find_python)
+echo "setup: making .venv with $("$python" --version)"
+"$python" -m venv --clear .venv
+.venv/bin/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null ||
+  .venv/bin/python -m pip install uv
+
+# uv does not read pip's find-links, where a CPU build of torch may lie; otherwise it is told to find one.
+backend=(--torch-backend cpu)
+if [ -n "${PIP_FIND_LINKS:-}" ]; then
+  export UV_FIND_LINKS="$PIP_FIND_LINKS"
+  backend=()
+fi
+# --no-deps: the lock file is complete, and leaves out triton, torchaudio and torchcodec on purpose.
+.venv/bin/uv pip install --quiet --python .venv --no-deps "${backend[@]}" -r requirements/cpu.txt
+.venv/bin/uv pip install --quiet --python .venv --no-deps -e .
+
+# A torchvision built for CUDA cannot register its operators beside a CPU torch, and then cannot be imported, which
+# vLLM's Qwen2-VL module needs although nothing here uses those operators. An empty module in the place of the
+# registrations mends it, also in subprocesses.
+if ! .venv/bin/python -c 'import torchvision' 2>/dev/null; then
+  site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+  name=torchvision._meta_registrations
+  echo "import sys, types; sys.modules.setdefault('$name', types.ModuleType('$name'))" >"$site/ilvr_torchvision.pth"
+  .venv/bin/python -c 'import torchvision'
+  echo "setup: torchvision is a CUDA build beside a CPU torch; its operators are switched off (ilvr_torchvision.pth)"
+fi
+echo "setup: done in $((SECONDS - started)) s, $(du -sh .venv | cut -f1)"
