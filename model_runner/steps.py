@@ -96,8 +96,9 @@ class StepMachine:
     def _feed_block(self, token_id: int) -> list[Update]:
         """A token of an open block, or the START that opens one."""
         if self._block_size is None:
-            return [*self._end_text(), *self._open_block()]
-        if token_id == self._spec.pad_id:
+            ended_text = self._end_text()
+            return ended_text if self.is_stopped else [*ended_text, *self._open_block()]
+        if token_id == self._spec.pad_id and self._block_size < self._spec.size:
             self._block_size += 1
             self.num_latent_steps += 1
             return [PadsAdded(self._index, self._block_size)]

@@ -12,14 +12,15 @@ class StopScanner:
         self.is_stopped = False
 
     def feed(self, text: str) -> str:
-        """What may be shown now. The earliest stop string ends the text before it."""
+        """What may be shown now. The first stop string to be complete ends the text before it, however it was cut."""
         if not self._stop:
             return text
         self._held += text
-        found = [at for at in (self._held.find(stop) for stop in self._stop) if at >= 0]
+        found = [(at + len(stop), at) for stop in self._stop if (at := self._held.find(stop)) >= 0]
         if found:
             self.is_stopped = True
-            shown, self._held = self._held[: min(found)], ""
+            _, begin = min(found)
+            shown, self._held = self._held[:begin], ""
             return shown
         keep = max(_overlap(self._held, stop) for stop in self._stop)
         cut = len(self._held) - keep
