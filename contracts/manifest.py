@@ -49,8 +49,9 @@ def read_latent_spec(folder: Path, *, rule: BlockRule | None = None) -> LatentSp
                 f'{MANIFEST_FILE} with {{"format": "{FORMAT}", "latent_token_id": …, "latent_start_id": …, '
                 '"latent_end_id": …, "latent_size": 8}.'
             )
-        if any(type(value) is not int for value in found):
-            raise BadCheckpoint(f"{folder}: {field} must be a whole number, found {found[0]!r}")
+        for value in found:
+            if type(value) is not int:
+                raise BadCheckpoint(f"{folder}: {field} must be a whole number, found {value!r}")
         if len(set(found)) > 1:
             raise BadCheckpoint(f"{folder}: {field} is {found[0]} in config.json but {found[1]} in {MANIFEST_FILE}")
         values[field] = found[0]
@@ -71,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
         content = msgspec.json.decode(path.read_bytes())
     except FileNotFoundError:
         raise BadCheckpoint(f"{path} does not exist; a checkpoint is a folder with config.json in it") from None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadCheckpoint(f"{path} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise BadCheckpoint(f"{path} holds no JSON object")

@@ -6,7 +6,7 @@ The order is that of the published evaluation (August 2026); here the answer kee
 import re
 
 BOXED = "\\boxed{"
-PHRASE = re.compile(r"\b(?:final\s+)?answer\b[\s*_`]*(?:is\b|:|=)[\s:*_`]*([^\n]*)", re.IGNORECASE)
+PHRASE = re.compile(r"\banswer\b[\s*_`]*(?:is\b|:|=)[\s:*_`]*", re.IGNORECASE)  # a final one or any other
 MARKUP = " \t*_`$\"'"
 TRAILING = MARKUP + ".,;:!"
 
@@ -31,5 +31,7 @@ def _last_boxed(text: str) -> str | None:
 
 
 def _last_phrase(text: str) -> str | None:
-    answers = [match.strip().rstrip(TRAILING).lstrip(MARKUP) for match in PHRASE.findall(text)]
+    """The rest of its line; a line with two phrases gives that of the second."""
+    lines = [text[phrase.end() :].partition("\n")[0] for phrase in PHRASE.finditer(text)]
+    answers = [line.strip().rstrip(TRAILING).lstrip(MARKUP) for line in lines]
     return next((answer for answer in reversed(answers) if answer), None)

@@ -15,6 +15,7 @@ from contracts.manifest import BlockRule, LatentSpec, read_json, read_latent_spe
 
 NEEDED_FILES = ("tokenizer.json", "preprocessor_config.json")
 EMBEDDING_SUFFIX = "embed_tokens.weight"
+NEEDED_SIZES = ("hidden_size", "num_attention_heads", "max_position_embeddings")
 CPU_HEAD_DIM_MULTIPLE = 32  # vLLM's CPU attention kernel refuses other head sizes
 DEFAULT_MAX_MODEL_LEN = 8192
 
@@ -55,12 +56,18 @@ def read_checkpoint(folder: Path, *, rule: BlockRule | None = None, is_cpu: bool
         raise BadCheckpoint(
             f"{folder}: model_type is {config.get('model_type')!r}; ILVR needs a 'qwen2_5_vl' checkpoint"
         )
+    if not isinstance(config.get("text_config", {}), dict):
+        raise BadCheckpoint(f"{folder}: text_config in config.json is no JSON object")
     checkpoint = Checkpoint(folder, read_latent_spec(folder, rule=rule), config)
     for name in NEEDED_FILES:
         if not (folder / name).exists():
             raise BadCheckpoint(f"{folder}: {name} is missing; copy it from the base model's folder")
     if type(config.get("image_token_id")) is not int:
         raise BadCheckpoint(f"{folder}: config.json has no image_token_id")
+    for name in NEEDED_SIZES:
+        size = checkpoint.text_config.get(name)
+        if type(size) is not int or size < 1:
+            raise BadCheckpoint(f"{folder}: config.json has no {name}")
     _check_embedding(checkpoint)
     if is_cpu:
         _check_head_dim(checkpoint)
@@ -91,26 +98,37 @@ def _check_embedding(checkpoint: Checkpoint) -> None:
 def _embedding_rows(folder: Path) -> int | None:
     """Rows of the token embedding by the headers of the safetensors files; None if they are other files.
 
-    Raises ``BadCheckpoint`` if there are no weights at all, or a file is cut short.
+    Raises ``BadCheckpoint`` if there are no weights at all, or a file is missing or cut short.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files and not list(folder.glob("*.bin")):
         raise BadCheckpoint(f"{folder}: no weights (*.safetensors) in it")
-    for file in files:
-        for name, tensor in _safetensors_header(file).items():
-            if name.endswith(EMBEDDING_SUFFIX):
-                return int(tensor["shape"][0])
-    return None
+    _check_shards(folder)
+    tensors = {name: tensor for file in files for name, tensor in _safetensors_header(file).items()}
+    return next((int(tensors[name]["shape"][0]) for name in tensors if name.endswith(EMBEDDING_SUFFIX)), None)
+
+
+def _check_shards(folder: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    named = set(read_json(index).get("weight_map", {}).values()) if index.exists() else set()
+    for name in sorted(named):
+        if not (folder / name).exists():
+            raise BadCheckpoint(f"{folder}: {name} is missing, which {index.name} names")
 
 
 def _safetensors_header(file: Path) -> dict[str, Any]:
-    """The format: 8 bytes little-endian length, then that much JSON (safetensors README)."""
-    with file.open("rb") as opened:
-        try:
+    """Tensors by name. The format: 8 bytes little-endian length, that much JSON, then the data (safetensors README)."""
+    try:
+        with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
-            if length > file.stat().st_size:
+            file_size = file.stat().st_size
+            if length > file_size:
                 raise ValueError("header is longer than the file")
             header: dict[str, Any] = json.loads(opened.read(length))
-        except (struct.error, ValueError) as error:
-            raise BadCheckpoint(f"{file} is not a complete safetensors file: {error}") from error
-    return header
+        tensors = {name: tensor for name, tensor in header.items() if name != "__metadata__"}
+        data_end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        if 8 + length + data_end > file_size:
+            raise ValueError(f"it ends at byte {file_size} of {8 + length + data_end}")
+    except (struct.error, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise BadCheckpoint(f"{file} is not a complete safetensors file: {error}") from error
+    return tensors

@@ -53,8 +53,10 @@ class GenerationDefaults:
 def read_generation_defaults(folder: Path, config: dict[str, Any]) -> GenerationDefaults:
     """From ``generation_config.json``, if there is one. Raises ``BadCheckpoint``."""
     path = folder / "generation_config.json"
-    given = read_json(path) if path.exists() else {}
-    end = given.get("eos_token_id", config.get("eos_token_id"))
+    content = read_json(path) if path.exists() else {}
+    given = {name: value for name, value in content.items() if value is not None}  # null: not given
+    text_config = config.get("text_config") or {}
+    end = given.get("eos_token_id", config.get("eos_token_id", text_config.get("eos_token_id")))
     if end is None:
         raise BadCheckpoint(f"{folder}: neither generation_config.json nor config.json has an eos_token_id")
     samples = bool(given.get("do_sample", False))

@@ -20,11 +20,15 @@ PLACEHOLDER = "\ue000question\ue001"
 
 
 class PromptBuilder:
-    """Build one per checkpoint; :meth:`build` is pure. Raises ``BadCheckpoint`` for a template that loses the text."""
+    """Build one per checkpoint; :meth:`build` is pure.
+
+    Raises ``BadCheckpoint`` for a template that loses the text, and for latent ids that a text could contain.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        content = json.loads((checkpoint.folder / "tokenizer.json").read_text(encoding="utf-8"))
+        content = read_json(checkpoint.folder / "tokenizer.json")
         control_ids = {checkpoint.spec.pad_id, checkpoint.spec.start_id, checkpoint.spec.end_id}
+        _check_no_text_makes(control_ids, content, checkpoint.folder)
         for token in content["added_tokens"]:
             token["special"] = token["special"] or token["id"] in control_ids
         self._special = {token["content"]: token["id"] for token in content["added_tokens"] if token["special"]}
@@ -60,6 +64,15 @@ class PromptBuilder:
                 raise BadCheckpoint(f"{self._folder}: the chat template must contain the user's text exactly once")
             self._render_cache[num_images] = rendered
         return self._render_cache[num_images]
+
+
+def _check_no_text_makes(control_ids: set[int], tokenizer: dict[str, Any], folder: Path) -> None:
+    added = {token["id"] for token in tokenizer["added_tokens"]}
+    ordinary = control_ids.intersection(tokenizer["model"]["vocab"].values()) - added
+    if ordinary:
+        raise BadCheckpoint(
+            f"{folder}: latent ids {sorted(ordinary)} are ordinary tokens in tokenizer.json, which any text may contain"
+        )
 
 
 def _render(template: str, messages: list[dict[str, Any]]) -> str:

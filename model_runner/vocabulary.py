@@ -1,10 +1,12 @@
 """Token ids into bytes, for tokenizers of Qwen's kind (byte-level BPE)."""
 
-import json
 from functools import cache
 from pathlib import Path
 
 from contracts.errors import BadCheckpoint
+from contracts.manifest import read_json
+
+NO_BYTE_LEVEL_BPE = "not a byte-level BPE tokenizer, as Qwen2.5-VL has"
 
 
 class Vocabulary:
@@ -19,18 +21,21 @@ class Vocabulary:
 
 def read_vocabulary(folder: Path) -> Vocabulary:
     """From ``tokenizer.json``. Raises ``BadCheckpoint`` if it is not a byte-level BPE."""
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer = read_json(folder / "tokenizer.json")
     if tokenizer["model"]["type"] != "BPE" or (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":
-        raise BadCheckpoint(f"{folder}/tokenizer.json is not a byte-level BPE tokenizer, as Qwen2.5-VL has")
+        raise BadCheckpoint(f"{folder}/tokenizer.json is {NO_BYTE_LEVEL_BPE}")
     byte_of = _byte_by_character()
     added = {token["id"] for token in tokenizer["added_tokens"]}
-    return Vocabulary(
-        {
-            token_id: bytes(byte_of[character] for character in token)
-            for token, token_id in tokenizer["model"]["vocab"].items()
-            if token_id not in added
-        }
-    )
+    try:
+        return Vocabulary(
+            {
+                token_id: bytes(byte_of[character] for character in token)
+                for token, token_id in tokenizer["model"]["vocab"].items()
+                if token_id not in added
+            }
+        )
+    except KeyError as error:
+        raise BadCheckpoint(f"{folder}/tokenizer.json is {NO_BYTE_LEVEL_BPE}: a token contains {error}") from error
 
 
 @cache
