@@ -81,9 +81,7 @@ class TestEndIds:
 
     @pytest.mark.parametrize("config", [{}, {"eos_token_id": None}, {"text_config": {}}])
     def test_none(self, config: dict[str, Any], tmp_path: Path) -> None:
-        with pytest.raises(
-            BadCheckpoint, match=r"neither generation_config\.json nor config\.json has an eos_token_id"
-        ):
+        with pytest.raises(BadCheckpoint, match="has an eos_token_id"):
             defaults(tmp_path, {}, config)
 
     def test_no_json(self, tmp_path: Path) -> None:

@@ -79,12 +79,11 @@ def test_what_a_user_writes_is_text(question: str, prompts: PromptBuilder, token
     check_is_text(prompts, tokenizer, question)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    pieces=st.lists(
-        st.one_of(st.text(max_size=8), st.sampled_from(QUESTIONS), st.sampled_from("<|>im_end")), max_size=6
-    )
-)
+PIECES = st.one_of(st.text(max_size=8), st.sampled_from(QUESTIONS), st.sampled_from("<|>im_end"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(pieces=st.lists(PIECES, max_size=6))
 @example(pieces=["e\u0301"])
 def test_whatever_a_user_writes_is_text(pieces: list[str], prompts: PromptBuilder, tokenizer: Tokenizer) -> None:
     check_is_text(prompts, tokenizer, "".join(pieces))
