@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from contracts.errors import BadCheckpoint
 from contracts.manifest import read_json
 from model_runner.checkpoint import Checkpoint
+from model_runner.vocabulary import read_tokenizer
 
 # Stands for the question while the template is rendered; private-use characters, which no template contains.
 PLACEHOLDER = "\ue000question\ue001"
@@ -26,7 +27,7 @@ class PromptBuilder:
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        content = read_json(checkpoint.folder / "tokenizer.json")
+        content = read_tokenizer(checkpoint.folder)
         control_ids = {checkpoint.spec.pad_id, checkpoint.spec.start_id, checkpoint.spec.end_id}
         _check_no_text_makes(control_ids, content, checkpoint.folder)
         for token in content["added_tokens"]:

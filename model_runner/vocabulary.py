@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from contracts.errors import BadCheckpoint
 from contracts.manifest import read_json
@@ -21,9 +22,7 @@ class Vocabulary:
 
 def read_vocabulary(folder: Path) -> Vocabulary:
     """From ``tokenizer.json``. Raises ``BadCheckpoint`` if it is not a byte-level BPE."""
-    tokenizer = read_json(folder / "tokenizer.json")
-    if tokenizer["model"]["type"] != "BPE" or (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":
-        raise BadCheckpoint(f"{folder}/tokenizer.json is {NO_BYTE_LEVEL_BPE}")
+    tokenizer = read_tokenizer(folder)
     byte_of = _byte_by_character()
     added = {token["id"] for token in tokenizer["added_tokens"]}
     try:
@@ -36,6 +35,14 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         )
     except KeyError as error:
         raise BadCheckpoint(f"{folder}/tokenizer.json is {NO_BYTE_LEVEL_BPE}: a token contains {error}") from error
+
+
+def read_tokenizer(folder: Path) -> dict[str, Any]:
+    """Content of ``tokenizer.json``. Raises ``BadCheckpoint`` if it is not a byte-level BPE."""
+    tokenizer = read_json(folder / "tokenizer.json")
+    if tokenizer["model"]["type"] != "BPE" or (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":
+        raise BadCheckpoint(f"{folder}/tokenizer.json is {NO_BYTE_LEVEL_BPE}")
+    return tokenizer
 
 
 @cache

@@ -153,6 +153,14 @@ class TestTemplate:
         with pytest.raises(BadCheckpoint, match="exactly once"):
             PromptBuilder(replace(maze_checkpoint, folder=folder)).build("hi", num_images=1)
 
+    def test_a_tokenizer_of_another_kind(self, maze_checkpoint: Checkpoint, tmp_path: Path) -> None:
+        """Its vocabulary is a list of pairs."""
+        folder = copy_folder(maze_checkpoint, tmp_path)
+        model = {"type": "Unigram", "unk_id": 0, "vocab": [["a", 0.0]], "byte_fallback": False}
+        rewrite(folder / "tokenizer.json", json.dumps({"added_tokens": [], "model": model}))
+        with pytest.raises(BadCheckpoint, match="byte-level BPE"):
+            PromptBuilder(replace(maze_checkpoint, folder=folder))
+
     def test_a_tokenizer_that_is_no_json(self, maze_checkpoint: Checkpoint, tmp_path: Path) -> None:
         folder = copy_folder(maze_checkpoint, tmp_path)
         rewrite(folder / "tokenizer.json", "{")
