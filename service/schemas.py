@@ -93,7 +93,7 @@ class ReasonRequest(_Strict):
     temperature: float | None = Field(None, ge=0, le=2, description="Below 0.01: greedy.")
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1, le=INT64_MAX, description="0 or -1: off.")
-    repetition_penalty: float | None = Field(None, gt=0, le=10)
+    repetition_penalty: float | None = Field(None, gt=0)
     seed: int | None = Field(None, ge=-INT64_MAX, le=INT64_MAX)
     stop: Stops | None = Field(None, description="Generation ends before any of these strings.")
     latent: LatentOptions | None = None

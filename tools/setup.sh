@@ -29,7 +29,8 @@ if [ -n "${PIP_FIND_LINKS:-}" ]; then
   backend=()
 fi
 # --no-deps: the lock file is complete, and leaves out triton, torchaudio and torchcodec on purpose.
-.venv/bin/uv pip install --quiet --python .venv --no-deps "${backend[@]}" -r requirements/cpu.txt
+# Compiled at once, not at first import: an engine start imports some thousand modules, in two processes.
+.venv/bin/uv pip install --quiet --python .venv --no-deps --compile-bytecode "${backend[@]}" -r requirements/cpu.txt
 .venv/bin/uv pip install --quiet --python .venv --no-deps -e .
 
 # A torchvision built for CUDA cannot register its operators beside a CPU torch, and then cannot be imported, which

@@ -65,6 +65,10 @@ class LatentWorkerMixin:
         counters: dict[str, int] = self.model_runner.get_model().counters.as_dict()
         return counters
 
+    def num_known_requests(self) -> int:
+        """Requests that the model runner keeps state of."""
+        return len(self.model_runner.requests)
+
     def trace_latents(self, on: bool) -> None:
         self.model_runner.get_model().counters.is_tracing = on
 

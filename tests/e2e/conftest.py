@@ -9,5 +9,5 @@ from tests.servers import Server, running_server
 
 @pytest.fixture(scope="session")
 def maze_server() -> Iterator[Server]:
-    with running_server(ILVR_SERVICE_DISCONNECT_GRACE_S="0.3") as server:
+    with running_server() as server:
         yield server

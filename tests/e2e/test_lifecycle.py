@@ -1,6 +1,7 @@
 """Starting, cancelling, dying and stopping, with the real engine in a process of its own."""
 
 import asyncio
+import base64
 import os
 import signal
 import subprocess
@@ -13,7 +14,16 @@ import pytest
 from tests.e2e.sse import parse_sse
 from tests.servers import is_alive, running_server
 
-LONG = {"question": "Tell a long story.", "max_tokens": 4000, "temperature": 1.0, "top_k": 0, "stream": True}
+# Golden checkpoint b goes on for ever on this picture: greedy, it repeats itself.
+GOLDEN_PICTURE = Path(__file__).parent.parent / "golden" / "images" / "a02.png"
+GOLDEN_QUESTION = "How many circles are there in the image? Think step by step."
+MAX_TOKENS = 4000
+
+
+def long_request():
+    data = base64.b64encode(GOLDEN_PICTURE.read_bytes()).decode()
+    image = {"type": "base64", "media_type": "image/png", "data": data}
+    return {"question": GOLDEN_QUESTION, "images": [image], "max_tokens": MAX_TOKENS, "stream": True}
 
 
 async def read_events(client, body, *, after_first=None):
@@ -42,15 +52,15 @@ def in_flight(metrics):
     return float(line.split()[1])
 
 
-async def test_cancelled_responses_end_and_free_their_slots(maze_server):
-    async with maze_server.async_client() as client:
+async def test_cancelled_responses_end_and_free_their_slots(golden_server):
+    async with golden_server.async_client() as client:
 
         async def cancel(response_id):
             first = (await client.post(f"/v1/reason/{response_id}/cancel")).json()
             second = (await client.post(f"/v1/reason/{response_id}/cancel")).json()
             assert first["status"] == second["status"] == "cancelled"
 
-        streams = await asyncio.gather(*(read_events(client, LONG, after_first=cancel) for _ in range(20)))
+        streams = await asyncio.gather(*(read_events(client, long_request(), after_first=cancel) for _ in range(20)))
         assert [events[-1]["type"] for events in streams] == ["response.cancelled"] * 20
         assert all(events[-1]["response"]["finish_reason"] == "cancelled" for events in streams)
         for _ in range(100):  # the gauge follows the heartbeat
@@ -60,9 +70,9 @@ async def test_cancelled_responses_end_and_free_their_slots(maze_server):
         assert in_flight((await client.get("/metrics")).text) == 0
 
 
-async def test_a_client_that_leaves_ends_its_response(maze_server):
-    async with maze_server.async_client() as client:
-        async with client.stream("POST", "/v1/reason", json=LONG | {"stream": True}) as streamed:
+async def test_a_client_that_leaves_ends_its_response(golden_server):
+    async with golden_server.async_client() as client:
+        async with client.stream("POST", "/v1/reason", json=long_request()) as streamed:
             first = next(parse_sse([line async for line in _until_blank(streamed)]))
         for _ in range(100):
             status = (await client.get(f"/v1/reason/{first['response_id']}")).json()["status"]
@@ -79,8 +89,8 @@ async def _until_blank(streamed):
             return
 
 
-async def test_engine_death_fails_open_responses_and_readiness():
-    with running_server() as server:
+async def test_engine_death_fails_open_responses_and_readiness(golden_folders):
+    with running_server("--model", str(golden_folders["b"])) as server:
         engine = engine_process(server)
         async with server.async_client() as client:
             assert (await client.get("/readyz")).status_code == 200
@@ -91,7 +101,7 @@ async def test_engine_death_fails_open_responses_and_readiness():
                     killed.set()
                     os.kill(engine, signal.SIGKILL)
 
-            streams = await asyncio.gather(*(read_events(client, LONG, after_first=kill) for _ in range(5)))
+            streams = await asyncio.gather(*(read_events(client, long_request(), after_first=kill) for _ in range(5)))
             assert [events[-1]["type"] for events in streams] == ["response.failed"] * 5
             assert {events[-1]["error"]["code"] for events in streams} == {"engine_dead"}
             assert all(events[-1]["error"]["retryable"] for events in streams)

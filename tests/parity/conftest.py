@@ -1,8 +1,5 @@
-"""Checkpoints made from the golden data, and engines on them. An engine takes long to start: few are."""
+"""Engines on the checkpoints of the golden data. An engine takes long to start: few are."""
 
-import shutil
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -13,22 +10,6 @@ from model_runner.checkpoint import Checkpoint, read_checkpoint
 from model_runner.engine.vllm_engine import VllmEngine
 from model_runner.generation import GenerationDefaults, read_generation_defaults
 from model_runner.settings import RunnerSettings
-from tests.parity.traces import GOLDEN, NAMES
-
-
-@pytest.fixture(scope="session")
-def golden_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoint folders by name; their weights are verified by hash as they are made."""
-    out = tmp_path_factory.mktemp("golden")
-    subprocess.run([sys.executable, str(GOLDEN / "build_ckpts.py"), str(out)], check=True, capture_output=True)
-    return {name: out / f"ckpt-{name}" for name in NAMES}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _free_disk(golden_folders: dict[str, Path]) -> AsyncIterator[None]:
-    yield
-    for folder in golden_folders.values():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

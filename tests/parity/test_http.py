@@ -29,21 +29,30 @@ def shown_steps(response):
     return [{key: step[key] for key in keys if key in step} for step in response["steps"]]
 
 
-@pytest.mark.parametrize("name", NAMES)
-async def test_recorded_traces_through_http(name, golden_folders, checkpoint_of):
+@pytest.fixture(params=NAMES)
+def server_of(request, golden_folders, golden_server):
+    """(name, server); the one on b is shared with other tests."""
+    if request.param == "b":
+        yield "b", golden_server
+        return
+    with running_server("--model", str(golden_folders[request.param]), "--dtype", "float32") as server:
+        yield request.param, server
+
+
+async def test_recorded_traces_through_http(server_of, checkpoint_of):
     """All at once, sampling left to the checkpoint: its generation_config.json means greedy, and for c a penalty."""
+    name, server = server_of
     checkpoint, _ = checkpoint_of(name)
     vocabulary = read_vocabulary(checkpoint.folder)
     traces = read_traces(name)
-    with running_server("--model", str(golden_folders[name]), "--dtype", "float32") as server:
-        async with server.async_client() as client:
+    async with server.async_client() as client:
 
-            async def ask(trace):
-                files = [("image", (file, (GOLDEN / "images" / file).read_bytes())) for file in trace.files]
-                data = {"question": trace.question, "max_tokens": "120"}
-                return (await client.post("/v1/reason", data=data, files=files)).json()
+        async def ask(trace):
+            files = [("image", (file, (GOLDEN / "images" / file).read_bytes())) for file in trace.files]
+            data = {"question": trace.question, "max_tokens": "120"}
+            return (await client.post("/v1/reason", data=data, files=files)).json()
 
-            responses = await asyncio.gather(*(ask(trace) for trace in traces))
+        responses = await asyncio.gather(*(ask(trace) for trace in traces))
     for trace, response in zip(traces, responses, strict=True):
         assert shown_steps(response) == recorded_steps(trace, checkpoint, vocabulary)
         usage = response["usage"]

@@ -1,12 +1,13 @@
 """The served engine is the published loop: whatever else is in the batch, and whatever is cached."""
 
 import asyncio
+from contextlib import aclosing
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
-from tests.parity.traces import GOLDEN, IMAGE_ID, NAMES, START_ID, answer, read_traces, request_of, text_request
+from tests.parity.traces import GOLDEN, IMAGE_ID, NAMES, PAD_ID, START_ID, answer, read_traces, request_of, text_request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BLOCK_SIZE = 32
@@ -149,3 +150,33 @@ async def test_latent_mode_off_never_starts_a_block(served):
         assert on[0] == trace.output_ids
         assert START_ID in on[0]
         assert START_ID not in off[0]
+
+
+async def test_cancelled_inside_a_latent_block_200_times(served):
+    """Nothing is left behind: all KV blocks are free, nothing runs or waits, and what comes next is exact."""
+    name, engine, defaults = served
+    traces = read_traces(name)
+    trace = next(trace for trace in traces if _first_pads(trace.output_ids) <= 40)
+
+    async def cancel(n):
+        ids = []
+        async with aclosing(engine.generate(request_of(trace, defaults, f"cancel-{n}"))) as deltas:
+            async for delta in deltas:
+                ids += delta.ids
+                if START_ID in ids and ids[-1] == PAD_ID:
+                    return
+        raise AssertionError("it ended before it was inside a block")
+
+    for begin in range(0, 200, 8):
+        await asyncio.gather(*(cancel(n) for n in range(begin, begin + 8)))
+    assert await engine.reset_prefix_cache()  # False while a KV block is in use
+    for trace, (ids, _) in zip(traces, await all_at_once(engine, traces, defaults, "after"), strict=True):
+        assert ids == trace.output_ids
+    stats = await engine.stats()
+    assert (stats.num_running, stats.num_waiting) == (0, 0)
+    assert await engine.worker_call("num_known_requests") <= len(traces)  # the last ones go with the next step
+    assert await engine.reset_prefix_cache()
+
+
+def _first_pads(ids):
+    return ids.index(START_ID) if START_ID in ids else len(ids)

@@ -1,0 +1,30 @@
+"""What takes long to make and is shared by several folders of tests."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import Server, running_server
+
+GOLDEN = Path(__file__).parent / "golden"
+GOLDEN_NAMES = ("b", "c")
+
+
+@pytest.fixture(scope="session")
+def golden_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoint folders by name; their weights are verified by hash as they are made."""
+    out = tmp_path_factory.mktemp("golden")
+    subprocess.run([sys.executable, str(GOLDEN / "build_ckpts.py"), str(out)], check=True, capture_output=True)
+    return {name: out / f"ckpt-{name}" for name in GOLDEN_NAMES}
+
+
+@pytest.fixture(scope="session")
+def golden_server(golden_folders: dict[str, Path]) -> Iterator[Server]:
+    """A server on golden checkpoint b, which never ends a text by itself and begins block after block."""
+    with running_server(
+        "--model", str(golden_folders["b"]), "--dtype", "float32", ILVR_SERVICE_DISCONNECT_GRACE_S="0.3"
+    ) as server:
+        yield server
