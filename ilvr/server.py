@@ -65,6 +65,7 @@ async def serve(
 
             async def end_open() -> None:
                 work.cancel()
+                await asyncio.wait([work])  # it ends what it works on; the broker what is still queued
                 await broker.aclose()
 
             server = _Server(config, on_started=lambda: on_ready(_address(listener)), end_open=end_open)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from contracts.broker import Broker
 from contracts.errors import BadSettings
+from model_runner.attempt import Answering
 from model_runner.checkpoint import DEFAULT_MAX_MODEL_LEN, Checkpoint, read_checkpoint
 from model_runner.engine.base import Engine
 from model_runner.engine.vllm_engine import VllmEngine, is_cpu_engine
@@ -61,13 +62,15 @@ def make_runner(
         runner_id=runner_id,
         model_name=settings.model_name,
         broker=broker,
-        engine=engine,
-        checkpoint=checkpoint,
-        defaults=defaults,
-        prompts=PromptBuilder(checkpoint),
-        image_sizes=ImageSizes(str(checkpoint.folder)),
-        vocabulary=read_vocabulary(checkpoint.folder),
-        context_tokens=min(settings.max_model_len or DEFAULT_MAX_MODEL_LEN, checkpoint.context_tokens),
+        tools=Answering(
+            engine=engine,
+            spec=checkpoint.spec,
+            defaults=defaults,
+            prompts=PromptBuilder(checkpoint),
+            image_sizes=ImageSizes(str(checkpoint.folder)),
+            vocabulary=read_vocabulary(checkpoint.folder),
+            context_tokens=min(settings.max_model_len or DEFAULT_MAX_MODEL_LEN, checkpoint.context_tokens),
+        ),
         max_num_seqs=settings.max_num_seqs if settings.engine == "vllm" else 1,
         metrics=metrics,
     )

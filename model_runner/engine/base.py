@@ -87,11 +87,13 @@ class Engine(Protocol):
         """
         ...
 
-    async def is_ready(self) -> bool:
-        """Whether the engine answers. Asks it."""
+    async def is_alive(self) -> bool:
+        """Whether the engine process is there. Quick; whether it also answers is what :meth:`stats` shows."""
         ...
 
-    async def stats(self) -> EngineStats: ...
+    async def stats(self) -> EngineStats:
+        """Asks the engine, which answers between two steps. Raises ``EngineDead``."""
+        ...
 
     async def aclose(self) -> None:
         """End the engine and every process of it."""

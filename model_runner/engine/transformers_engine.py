@@ -61,10 +61,10 @@ class TransformersEngine:
         async with self._turn:
             queue_ms = (time.monotonic() - waited_from) * 1000
             deltas = self._deltas(request, queue_ms)
-            while (delta := await asyncio.to_thread(next, deltas, None)) is not None:
+            while (delta := await _in_thread(deltas)) is not None:
                 yield delta
 
-    async def is_ready(self) -> bool:
+    async def is_alive(self) -> bool:
         return True
 
     async def stats(self) -> EngineStats:
@@ -117,6 +117,16 @@ class TransformersEngine:
         image_id = self._checkpoint.image_token_id
         sizes = iter((images["image_grid_thw"].prod(-1) // self._processor.merge_size**2).tolist() if images else [])
         return [token for one in prompt_ids for token in ([one] * next(sizes) if one == image_id else [one])]
+
+
+async def _in_thread(deltas: Iterator[TokenDelta]) -> TokenDelta | None:
+    """The next delta. Cancelled, it still waits for the thread: the model must not be given to another before."""
+    step = asyncio.ensure_future(asyncio.to_thread(next, deltas, None))
+    try:
+        return await asyncio.shield(step)
+    except asyncio.CancelledError:
+        await asyncio.wait([step])
+        raise
 
 
 def in_block(chosen: int, phase: int, spec: LatentSpec) -> int:

@@ -80,7 +80,7 @@ class VllmEngine:
         except (VLLMValidationError, ValueError) as error:
             raise GenerationFailed(f"the engine refused the request: {error}") from error
 
-    async def is_ready(self) -> bool:
+    async def is_alive(self) -> bool:
         return self._llm is not None and not self._llm.errored
 
     async def stats(self) -> EngineStats:
@@ -129,6 +129,7 @@ class VllmEngine:
             repetition_penalty=sampling.repetition_penalty,
             seed=sampling.seed,
             stop_token_ids=list(self._end_ids),
+            ignore_eos=True,  # of vLLM's own reading of the checkpoint; ours is the line above
             detokenize=False,  # text is made from ids by the step machine, which knows blocks
             output_kind=RequestOutputKind.DELTA,
             extra_args={LATENT_OFF: True} if request.latent_mode == "off" else None,

@@ -69,7 +69,7 @@ class ScriptedEngine:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def is_ready(self) -> bool:
+    async def is_alive(self) -> bool:
         return not self.is_dead
 
     async def stats(self) -> EngineStats:

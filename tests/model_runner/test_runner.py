@@ -19,6 +19,7 @@ from contracts.errors import GenerationFailed
 from contracts.events import Event, Terminal, event_type
 from contracts.jobs import ImageRef, Job, Lease, Sampling, StoredImage
 from contracts.responses import LatentStep, Response, TextStep
+from model_runner.attempt import Answering
 from model_runner.checkpoint import Checkpoint
 from model_runner.generation import GenerationDefaults
 from model_runner.image_processor import ImageSizes
@@ -108,13 +109,15 @@ def start(maze_checkpoint: Checkpoint, maze_prompts: PromptBuilder, maze_vocabul
             runner_id="r1",
             model_name="m",
             broker=broker,
-            engine=engine,
-            checkpoint=maze_checkpoint,
-            defaults=GenerationDefaults(end_ids=(EOS,)),
-            prompts=maze_prompts,
-            image_sizes=ImageSizes(str(MAZE_TINY)),
-            vocabulary=maze_vocabulary,
-            context_tokens=context_tokens,
+            tools=Answering(
+                engine=engine,
+                spec=maze_checkpoint.spec,
+                defaults=GenerationDefaults(end_ids=(EOS,)),
+                prompts=maze_prompts,
+                image_sizes=ImageSizes(str(MAZE_TINY)),
+                vocabulary=maze_vocabulary,
+                context_tokens=context_tokens,
+            ),
             max_num_seqs=max_num_seqs,
             metrics=RunnerMetrics(registry),
         )
@@ -255,7 +258,6 @@ class TestCancel:
             await world.broker.cancel("resp_a")
             assert (await world.ended("resp_a")).status == "cancelled"
 
-    @pytest.mark.xfail(strict=True, reason="runner.py: a cancel during the engine's close loses the last events")
     async def test_while_the_engine_closes_after_the_last_token(self, start: Start) -> None:
         """``step.completed`` of the last step must come, whichever terminal event it is that follows."""
         async with start(ANSWER) as world:
@@ -265,13 +267,11 @@ class TestCancel:
             await world.broker.cancel("resp_a")
             assert (await world.ended("resp_a")).status in ("completed", "cancelled")
 
-    @pytest.mark.xfail(strict=True, reason="runner.py: a task cancelled before its first step writes no terminal event")
     async def test_before_the_work_has_begun(self, start: Start) -> None:
         async with start(HELD, broker=CancellingBroker(num_turns=0)) as world:
             await world.submit("resp_a")
             assert await ends_within_a_moment(world, "resp_a") == "cancelled"
 
-    @pytest.mark.xfail(strict=True, reason="runner.py: a cancel heard before take() returns is forgotten")
     async def test_heard_before_the_lease(self, start: Start) -> None:
         """Of a broker in another process, two connections may answer in any order."""
         async with start(HELD, broker=CancellingBroker(num_turns=5)) as world:
@@ -378,9 +378,6 @@ class TestFailures:
         assert not caplog.records
         assert world.count("ilvr_runner_responses_total", outcome="completed") == 1
 
-    @pytest.mark.xfail(
-        strict=True, reason="runner.py: tasks are kept by response id, and a second attempt has the same"
-    )
     async def test_a_lease_that_comes_back_to_the_same_runner(
         self, start: Start, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -94,9 +94,6 @@ async def test_requests_wait_for_each_other(engine: SlowLoop) -> None:
     assert engine.most_at_once == 1
 
 
-@pytest.mark.xfail(
-    strict=True, reason="transformers_engine.py: a cancel gives the turn away while a thread still works"
-)
 async def test_a_cancelled_request_keeps_its_turn_until_its_thread_is_done(engine: SlowLoop) -> None:
     """The model holds state of its own while it reads a prompt (``rope_deltas``): two at once would mix it up."""
     first = asyncio.create_task(answer(engine, "a"))

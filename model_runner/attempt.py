@@ -1,0 +1,135 @@
+"""One attempt at one job: from the lease to its terminal event, whatever happens on the way."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Literal
+
+from contracts.broker import Broker, LeaseLost
+from contracts.errors import EngineDead, GenerationFailed, IlvrError
+from contracts.events import Event, Terminal
+from contracts.jobs import Lease
+from contracts.manifest import LatentSpec
+from contracts.responses import FinishReason, Response
+from model_runner.engine.base import Engine, EngineRequest
+from model_runner.generation import GenerationDefaults
+from model_runner.image_processor import ImageSizes
+from model_runner.images import decode_image
+from model_runner.prompt import PromptBuilder
+from model_runner.publisher import Publisher
+from model_runner.vocabulary import Vocabulary
+from model_runner.writer import ResponseWriter
+
+log = logging.getLogger(__name__)
+
+StopCause = Literal["cancelled", "shutdown"]
+SHUTDOWN = "the server is shutting down; send the request again"
+INTERNAL = "an internal error ended this response; see the server's log"
+
+
+@dataclass(frozen=True)
+class Answering:
+    """What every attempt needs: the engine, and how prompts and texts are made for its checkpoint."""
+
+    engine: Engine
+    spec: LatentSpec
+    defaults: GenerationDefaults
+    prompts: PromptBuilder
+    image_sizes: ImageSizes
+    vocabulary: Vocabulary
+    context_tokens: int
+
+
+class Attempt:
+    """Run :meth:`run` as a task and do not cancel that task: :meth:`stop` ends the work and lets it say so."""
+
+    def __init__(
+        self, lease: Lease, broker: Broker, tools: Answering, on_engine_dead: Callable[[], Awaitable[None]]
+    ) -> None:
+        """``on_engine_dead`` is awaited before the response says so: who reads of it must not be told "ready"."""
+        self.lease = lease
+        self._on_engine_dead = on_engine_dead
+        self._broker = broker
+        self._tools = tools
+        self._writer = ResponseWriter(lease, tools.spec, tools.vocabulary, time.monotonic)
+        self._publisher = Publisher(broker, lease)
+        self._work: asyncio.Task[None] | None = None
+        self._stopped_by: StopCause | None = None
+        self._finish: FinishReason | None = None
+        self._unsent: list[Event] = []
+
+    def stop(self, cause: StopCause) -> None:
+        """End the work, also before it has begun. The first cause counts."""
+        self._stopped_by = self._stopped_by or cause
+        if self._work is not None:
+            self._work.cancel()
+
+    async def run(self) -> Response | None:
+        """Answer, publish, and return the response; None if the lease was lost."""
+        try:
+            events = await self._outcome()
+            await self._publisher.publish([*self._unsent, *events])
+        except LeaseLost:
+            return None
+        terminal = events[-1]
+        assert isinstance(terminal, Terminal)
+        return terminal.response
+
+    async def _outcome(self) -> list[Event]:
+        """The last events, by how the work ended. Raises ``LeaseLost``."""
+        if self._stopped_by is None:
+            self._work = asyncio.create_task(self._generate())
+            await asyncio.wait([self._work])
+            with suppress(asyncio.CancelledError):
+                if (error := self._work.exception()) is not None:
+                    if isinstance(error, EngineDead):
+                        await self._on_engine_dead()
+                    return self._failure(error)
+        if self._finish is not None:  # a stop that comes after the last token changes nothing
+            return self._writer.end(self._finish)
+        if self._stopped_by == "cancelled":
+            return self._writer.end("cancelled")
+        return self._writer.fail(GenerationFailed(SHUTDOWN))
+
+    def _failure(self, error: BaseException) -> list[Event]:
+        if isinstance(error, LeaseLost):
+            raise error
+        if isinstance(error, IlvrError):
+            return self._writer.fail(error)
+        # A defect of ours: the response must end all the same, and the trace belongs in the log.
+        log.error("response %s failed", self.lease.job.response_id, exc_info=error)
+        return self._writer.fail(GenerationFailed(INTERNAL))
+
+    async def _generate(self) -> None:
+        """Publish all but the last events."""
+        async with aclosing(self._tools.engine.generate(await self._request())) as deltas:
+            async for delta in deltas:
+                events = self._writer.write(delta)
+                if delta.stop_reason is not None or self._writer.is_stopped:
+                    self._unsent = events
+                    self._finish = "stop" if self._writer.is_stopped else delta.stop_reason
+                    return
+                await self._publisher.publish(events)
+        raise GenerationFailed("the engine ended the stream of tokens without a reason")
+
+    async def _request(self) -> EngineRequest:
+        """Raises ``RequestError`` for what only shows here: a broken picture, a prompt too long."""
+        job, tools = self.lease.job, self._tools
+        stored = [await self._broker.get_image(image.id) for image in job.images]
+        images = tuple(await asyncio.gather(*(asyncio.to_thread(decode_image, image) for image in stored)))
+        prompt_ids = tools.prompts.build(job.question, num_images=len(images))
+        num_image_tokens = sum(tools.image_sizes.num_tokens(image.rgb.size) for image in images)
+        return EngineRequest(
+            request_id=f"{job.response_id}-{self.lease.attempt}",
+            prompt_ids=prompt_ids,
+            images=images,
+            sampling=tools.defaults.resolve(
+                job.sampling,
+                num_prompt_tokens=len(prompt_ids) - len(images) + num_image_tokens,
+                context_tokens=tools.context_tokens,
+            ),
+            latent_mode=job.latent_mode,
+        )
