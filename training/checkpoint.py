@@ -4,6 +4,7 @@ The published layout is older than the transformers that trains here: config key
 beside ``rope_theta``, tensors named ``visual.*`` and ``model.*``. Current transformers and vLLM both read it.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,13 +14,14 @@ import torch
 from safetensors.torch import save
 from tokenizers import Tokenizer
 
+from contracts.manifest import FORMAT, MANIFEST_FILE
 from training.configs import Recipe
 from training.maze_data import MAX_PIXELS, MIN_PIXELS, image_processor
 from training.maze_train import TrainedMaze
 from training.tiny_model import INITIALIZER_RANGE, MERGE_SIZE, PATCH_PX, TEMPORAL_PATCH_SIZE
 from training.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SpecialIds, special_ids
 
-MANIFEST_FORMAT = "ilvr-checkpoint/1"
+WEIGHTS_FILE = "model.safetensors"
 # The layout's own version: what transformers wrote it.
 LAYOUT_VERSION = "4.50.0"
 
@@ -28,10 +30,15 @@ def export(trained: TrainedMaze, folder: Path, created_by: Mapping[str, Any]) ->
     """Write the checkpoint in float32, exactly the weights that were trained. Overwrites files of the same names."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = special_ids(trained.tokenizer)
-    (folder / "model.safetensors").write_bytes(save(published_tensors(trained.model), metadata={"format": "pt"}))
+    weights = save(published_tensors(trained.model), metadata={"format": "pt"})
+    (folder / WEIGHTS_FILE).write_bytes(weights)
     trained.tokenizer.save(str(folder / "tokenizer.json"))
-    manifest = {"format": MANIFEST_FORMAT, **_latent_fields(trained.recipe, ids)}
-    manifest |= {"latent_exit": trained.recipe.latent_exit, "created_by": dict(created_by)}
+    manifest: dict[str, Any] = {"format": FORMAT, **_latent_fields(trained.recipe, ids)}
+    manifest |= {
+        "latent_exit": trained.recipe.latent_exit,
+        "sha256": {WEIGHTS_FILE: hashlib.sha256(weights).hexdigest()},
+        "created_by": dict(created_by),
+    }
     files = {
         "config.json": flat_config(trained.recipe, ids),
         "generation_config.json": {
@@ -47,7 +54,7 @@ def export(trained: TrainedMaze, folder: Path, created_by: Mapping[str, Any]) ->
         },
         "chat_template.json": {"chat_template": CHAT_TEMPLATE},
         "preprocessor_config.json": preprocessor_config(),
-        "ilvr.json": manifest,
+        MANIFEST_FILE: manifest,
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

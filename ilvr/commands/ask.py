@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import EngineDead, GenerationFailed, InvalidRequest, NotReady
+from ilvr.defaults import DEFAULT_URL
 
 if TYPE_CHECKING:
     import httpx
 
     from contracts.events import Event
 
-DEFAULT_URL = "http://127.0.0.1:8000"
 # The server pings every 10 s; three missed pings are a dead connection.
 READ_TIMEOUT_S = 30.0
 CANCEL_TIMEOUT_S = 5.0

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ilvr.defaults import DEFAULT_PORT, EMBEDDED_MODEL
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -15,14 +17,10 @@ Check this machine and environment and say what to do about each thing that is w
 something stands in the way of 'ilvr serve'.
 """
 
-# Of an editable checkout and of the container image: the models folder lies beside the packages.
-DEFAULT_MODEL = Path(__file__).resolve().parents[2] / "models" / "maze-tiny"
-DEFAULT_PORT = 8000
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of ``ilvr doctor``."""
-    parser.add_argument("--model", type=Path, default=DEFAULT_MODEL, metavar="DIR", help="the checkpoint to look at")
+    parser.add_argument("--model", type=Path, default=EMBEDDED_MODEL, metavar="DIR", help="the checkpoint to look at")
     parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"the port to look at (default {DEFAULT_PORT})")
 
 

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 from contracts.errors import BadSettings
 from contracts.manifest import BlockRule
+from ilvr.defaults import DEFAULT_HOST, DEFAULT_PORT, EMBEDDED_MODEL
 
 DESCRIPTION = """\
 Start gateway, broker and engine with one command. Without --model it serves the embedded maze model, about 1 M
@@ -21,10 +22,6 @@ When it is ready it prints one line with its address. Ctrl-C or SIGTERM ends it 
 Every option is also an environment variable (ILVR_RUNNER_MAX_NUM_SEQS=128); limits of requests are
 ILVR_SERVICE_* variables.
 """
-
-EMBEDDED_MODEL = Path(__file__).resolve().parents[2] / "models" / "maze-tiny"
-DEFAULT_HOST = "127.0.0.1"
-DEFAULT_PORT = 8000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
