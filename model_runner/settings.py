@@ -1,16 +1,20 @@
 """What a runner can be told. Read from ``ILVR_RUNNER_*`` and the command line; built once, in main."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.errors import BadSettings
 from contracts.manifest import BlockRule
+from contracts.settings import refuse_unknown_variables
+
+PREFIX = "ILVR_RUNNER_"
 
 
 class RunnerSettings(BaseSettings):
-    model_config = SettingsConfigDict(env_prefix="ILVR_RUNNER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     model: Path
     served_model_name: str | None = Field(None, description="Name in the API; the folder's name if not given.")
@@ -35,3 +39,14 @@ class RunnerSettings(BaseSettings):
     @property
     def model_name(self) -> str:
         return self.served_model_name or self.model.resolve().name
+
+
+def load_settings(**overrides: Any) -> RunnerSettings:
+    """From the environment; ``overrides`` win. Raises ``BadSettings`` in one line."""
+    refuse_unknown_variables(PREFIX, RunnerSettings.model_fields)
+    try:
+        return RunnerSettings(**overrides)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise BadSettings(f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): {first['msg']}") from error

@@ -1,13 +1,12 @@
 """Settings of the gateway: ``ILVR_SERVICE_`` and the name in capitals, e.g. ``ILVR_SERVICE_MAX_IMAGES=4``."""
 
-import difflib
-import os
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.errors import BadSettings
+from contracts.settings import refuse_unknown_variables
 
 PREFIX = "ILVR_SERVICE_"
 MIB = 1 << 20
@@ -52,12 +51,7 @@ def load_settings(**overrides: Any) -> ServiceSettings:
 
     Raises ``BadSettings``: an unknown name, an impossible value or a contradiction, in one line.
     """
-    known = [PREFIX + name.upper() for name in ServiceSettings.model_fields]
-    for name in os.environ:
-        if name.upper().startswith(PREFIX) and name.upper() not in known:
-            close = difflib.get_close_matches(name.upper(), known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
-            raise BadSettings(f"{name} is not a setting{hint}")
+    refuse_unknown_variables(PREFIX, ServiceSettings.model_fields)
     try:
         return ServiceSettings(**overrides)
     except ValidationError as error:

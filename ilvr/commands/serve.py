@@ -5,7 +5,6 @@ import os
 from pathlib import Path
 from typing import Any, get_args
 
-from contracts.errors import BadSettings
 from contracts.manifest import BlockRule
 from ilvr.defaults import DEFAULT_HOST, DEFAULT_PORT, EMBEDDED_MODEL
 
@@ -67,17 +66,10 @@ def run(args: argparse.Namespace) -> int:
 
 def runner_settings(args: argparse.Namespace) -> Any:
     """``RunnerSettings`` of the arguments that were given. Raises ``BadSettings``."""
-    from pydantic import ValidationError
-
-    from model_runner.settings import RunnerSettings
+    from model_runner.settings import RunnerSettings, load_settings
 
     given = {name: getattr(args, name, None) for name in RunnerSettings.model_fields}
-    told: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    told = {name: value for name, value in given.items() if value is not None}
     if "ILVR_RUNNER_MODEL" not in os.environ:
         told.setdefault("model", EMBEDDED_MODEL)
-    try:
-        return RunnerSettings(**told)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "--" + str(first["loc"][0]).replace("_", "-") if first["loc"] else "settings"
-        raise BadSettings(f"{name}: {first['msg']}") from error
+    return load_settings(**told)
