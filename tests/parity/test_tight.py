@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.parity.traces import NAMES, answer, read_traces, request_of
+from tests.parity.traces import NAMES, PAD_ID, answer, read_traces, request_of
 
 
 async def all_at_once(engine, traces, defaults):
@@ -33,3 +33,21 @@ async def test_preempted_requests(name, start_vllm, checkpoint_of):
     assert stats.num_preemptions > 0
     assert stats.model["replays"] > 0
     assert stats.model["replayed_pads"] >= 8
+
+
+async def test_a_newcomer_whose_block_is_filled_in_the_same_step_one_token_each(start_vllm, checkpoint_of):
+    """The trap of same-step sharing in a step that looks like plain decoding.
+
+    The first request has 64 tokens and computes 63 of them, then one, which fills its second block; the other has one
+    token more, shares both blocks, and its one token needs the hidden state that the first is just computing.
+    """
+    _, defaults = checkpoint_of("b")
+    trace = read_traces("b")[0]
+    history = 64 - len(trace.expanded_ids)
+    assert trace.output_ids[history - 1] == trace.output_ids[history] == PAD_ID
+    requests = [request_of(trace, defaults, f"{n}", history=n, max_tokens=40) for n in (history, history + 1)]
+    async with start_vllm("b", max_num_batched_tokens=63, block_size=32) as engine:
+        (first, _), (second, shared) = await asyncio.gather(*(answer(engine, request) for request in requests))
+    assert shared.num_cached_tokens == 64
+    assert first == trace.output_ids[history : history + 40]
+    assert second == trace.output_ids[history + 1 : history + 41]
