@@ -3,17 +3,21 @@
 import asyncio
 import contextlib
 import logging
+import multiprocessing
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import NoReturn
 
 import uvicorn
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from broker.embedded import EmbeddedBroker
 from broker.limits import BrokerLimits
 from contracts.errors import BadSettings
+from model_runner.attempt import Answering
 from model_runner.main import make_runner, start_engine
 from model_runner.metrics import RunnerMetrics
 from model_runner.settings import RunnerSettings
@@ -25,9 +29,10 @@ log = logging.getLogger(__name__)
 SHUTDOWN_GRACE_S = 5.0  # for what is running when the signal comes; then it ends with response.failed
 CONNECTION_GRACE_S = SHUTDOWN_GRACE_S + 5.0
 BACKLOG = 2048
+SIGNAL_EXIT_BASE = 128
 
 
-async def serve(
+def serve(
     runner_settings: RunnerSettings,
     service_settings: ServiceSettings,
     *,
@@ -41,19 +46,22 @@ async def serve(
     served: a bad checkpoint, or a port that is taken.
     """
     listener = _bind(host, port)  # before the model is loaded: a taken port should not cost half a minute
-    with _ended_by_sigterm():
-        engine, checkpoint, defaults = start_engine(runner_settings)
+    with _signals_end_loading():
+        tools = start_engine(runner_settings)
+    uvloop.run(_serve(runner_settings, service_settings, tools, listener, on_ready))
+
+
+async def _serve(
+    runner_settings: RunnerSettings,
+    service_settings: ServiceSettings,
+    tools: Answering,
+    listener: socket.socket,
+    on_ready: Callable[[str], None],
+) -> None:
     try:
         registry = CollectorRegistry()
         broker = EmbeddedBroker(BrokerLimits(max_waiting=service_settings.max_waiting))
-        runner = make_runner(
-            runner_settings,
-            broker=broker,
-            engine=engine,
-            checkpoint=checkpoint,
-            defaults=defaults,
-            metrics=RunnerMetrics(registry),
-        )
+        runner = make_runner(runner_settings, broker=broker, tools=tools, metrics=RunnerMetrics(registry))
         config = uvicorn.Config(
             create_app(broker, service_settings, registry),
             log_level="warning",
@@ -75,7 +83,7 @@ async def serve(
             await server.serve(sockets=[listener])
         await broker.aclose()
     finally:
-        await engine.aclose()
+        await tools.engine.aclose()
 
 
 class _Server(uvicorn.Server):
@@ -146,14 +154,20 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """While the model loads, SIGTERM is as Ctrl-C: an exception that lets vLLM end its processes."""
+def _signals_end_loading() -> Iterator[None]:
+    """While the model loads, a signal ends the process and its children at once.
 
-    def interrupt(number: int, frame: object) -> NoReturn:
-        raise KeyboardInterrupt
+    An exception would not do: vLLM waits for its engine process in ways that an exception leaves waiting.
+    """
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    def end(number: int, frame: object) -> NoReturn:
+        for child in multiprocessing.active_children():
+            child.kill()
+        os._exit(SIGNAL_EXIT_BASE + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -6,7 +6,8 @@ The order is that of the published evaluation (August 2026); here the answer kee
 import re
 
 BOXED = "\\boxed{"
-PHRASE = re.compile(r"\banswer\b[\s*_`]*(?:is\b|:|=)[\s:*_`]*", re.IGNORECASE)  # a final one or any other
+# "answer" alone is a common word, so it needs an "is" or a colon; "final answer" does not.
+PHRASE = re.compile(r"\b(?:final\s+answer\b[\s*_`]*(?:is\b|:|=)?|answer\b[\s*_`]*(?:is\b|:|=))[\s:*_`]*", re.IGNORECASE)
 MARKUP = " \t*_`$\"'"
 TRAILING = MARKUP + ".,;:!"
 
@@ -17,7 +18,7 @@ def extract_answer(text: str) -> str | None:
 
 
 def _last_boxed(text: str) -> str | None:
-    """Content of the last complete box, braces inside it balanced."""
+    """Content of the last complete box that holds something, braces inside it balanced."""
     at = text.rfind(BOXED)
     while at >= 0:
         begin = at + len(BOXED)
@@ -25,7 +26,9 @@ def _last_boxed(text: str) -> str | None:
         for offset, character in enumerate(text[begin:]):
             depth += {"{": 1, "}": -1}.get(character, 0)
             if depth == 0:
-                return text[begin : begin + offset].strip() or None
+                if content := text[begin : begin + offset].strip():
+                    return content
+                break
         at = text.rfind(BOXED, 0, at)
     return None
 

@@ -17,7 +17,6 @@ NEEDED_FILES = ("tokenizer.json", "preprocessor_config.json")
 EMBEDDING_SUFFIX = "embed_tokens.weight"
 NEEDED_SIZES = ("hidden_size", "num_attention_heads", "max_position_embeddings")
 CPU_HEAD_DIM_MULTIPLE = 32  # vLLM's CPU attention kernel refuses other head sizes
-DEFAULT_MAX_MODEL_LEN = 8192
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ def read_checkpoint(folder: Path, *, rule: BlockRule | None = None, is_cpu: bool
     for name in NEEDED_FILES:
         if not (folder / name).exists():
             raise BadCheckpoint(f"{folder}: {name} is missing; copy it from the base model's folder")
+    read_json(folder / "preprocessor_config.json")
     if type(config.get("image_token_id")) is not int:
         raise BadCheckpoint(f"{folder}: config.json has no image_token_id")
     for name in NEEDED_SIZES:
@@ -86,12 +86,13 @@ def _check_head_dim(checkpoint: Checkpoint) -> None:
 
 def _check_embedding(checkpoint: Checkpoint) -> None:
     spec, folder = checkpoint.spec, checkpoint.folder
-    rows = _embedding_rows(folder) or checkpoint.text_config.get("vocab_size", 0)
+    vocab_size = checkpoint.text_config.get("vocab_size") or 0
+    rows = min(_embedding_rows(folder) or vocab_size, vocab_size)
     largest = max(spec.pad_id, spec.start_id, spec.end_id)
     if rows <= largest:
         raise BadCheckpoint(
-            f"{folder}: the embedding has {rows} rows, the latent ids go up to {largest}; the checkpoint was saved "
-            "before its embeddings were resized for the three latent tokens"
+            f"{folder}: the embedding has {rows} rows (the smaller of vocab_size and the weights), the latent ids "
+            f"go up to {largest}; the checkpoint was saved before it was resized for the three latent tokens"
         )
 
 

@@ -60,10 +60,13 @@ def read_generation_defaults(folder: Path, config: dict[str, Any]) -> Generation
     if end is None:
         raise BadCheckpoint(f"{folder}: neither generation_config.json nor config.json has an eos_token_id")
     samples = bool(given.get("do_sample", False))
-    return GenerationDefaults(
-        end_ids=tuple(end) if isinstance(end, list) else (int(end),),
-        temperature=float(given.get("temperature", 1.0)) if samples else 0.0,
-        top_p=float(given.get("top_p", 1.0)),
-        top_k=int(given.get("top_k", DEFAULT_TOP_K)),
-        repetition_penalty=float(given.get("repetition_penalty", 1.0)),
-    )
+    try:
+        return GenerationDefaults(
+            end_ids=tuple(int(one) for one in end) if isinstance(end, list) else (int(end),),
+            temperature=float(given.get("temperature", 1.0)) if samples else 0.0,
+            top_p=float(given.get("top_p", 1.0)),
+            top_k=int(given.get("top_k", DEFAULT_TOP_K)),
+            repetition_penalty=float(given.get("repetition_penalty", 1.0)),
+        )
+    except (TypeError, ValueError) as error:
+        raise BadCheckpoint(f"{path}: a value is no number: {error}") from error

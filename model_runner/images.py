@@ -18,6 +18,14 @@ def decode_image(stored: StoredImage) -> EngineImage:
     try:
         with Image.open(BytesIO(stored.data)) as opened:
             rgb = Image.fromarray(np.asarray(opened.convert("RGB")))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (
+        UnidentifiedImageError,
+        OSError,
+        EOFError,
+        ValueError,
+        LookupError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
         raise NotAnImage(f"image {stored.ref.id} cannot be decoded: {error}", param="images") from error
     return EngineImage(id=stored.ref.id, rgb=rgb)

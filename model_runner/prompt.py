@@ -28,7 +28,8 @@ class PromptBuilder:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         content = read_tokenizer(checkpoint.folder)
-        control_ids = {checkpoint.spec.pad_id, checkpoint.spec.start_id, checkpoint.spec.end_id}
+        spec = checkpoint.spec
+        control_ids = {spec.pad_id, spec.start_id, spec.end_id, checkpoint.image_token_id}
         _check_no_text_makes(control_ids, content, checkpoint.folder)
         for token in content["added_tokens"]:
             token["special"] = token["special"] or token["id"] in control_ids
@@ -38,6 +39,8 @@ class PromptBuilder:
         self._template = _read_template(checkpoint.folder)
         self._folder = checkpoint.folder
         self._render_cache: dict[int, str] = {}
+        for num_images in (0, 1):  # a template that cannot serve is told at the start, not to a request
+            self._rendered(num_images)
 
     def build(self, question: str, *, num_images: int) -> tuple[int, ...]:
         """Prompt ids with one image token per image, images first, ready for the assistant's turn."""

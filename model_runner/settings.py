@@ -11,6 +11,7 @@ from contracts.manifest import BlockRule
 from contracts.settings import refuse_unknown_variables
 
 PREFIX = "ILVR_RUNNER_"
+DEFAULT_MAX_MODEL_LEN = 8192
 
 
 class RunnerSettings(BaseSettings):
@@ -35,6 +36,10 @@ class RunnerSettings(BaseSettings):
         512, ge=0, description="Latents in a prompt; each may cost a pass over its step, so this bounds a request."
     )
     enforce_eager: bool | None = Field(None, description="No compilation, no CUDA graphs; true on a CPU.")
+
+    def context_tokens(self, of_checkpoint: int) -> int:
+        """The context that is served, of a checkpoint that was made for so many tokens."""
+        return min(self.max_model_len or DEFAULT_MAX_MODEL_LEN, of_checkpoint)
 
     @property
     def model_name(self) -> str:

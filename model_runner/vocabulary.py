@@ -40,7 +40,9 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 def read_tokenizer(folder: Path) -> dict[str, Any]:
     """Content of ``tokenizer.json``. Raises ``BadCheckpoint`` if it is not a byte-level BPE."""
     tokenizer = read_json(folder / "tokenizer.json")
-    if tokenizer["model"]["type"] != "BPE" or (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":
+    parts = [tokenizer.get(name) or {} for name in ("model", "decoder")]
+    kinds = [part.get("type") if isinstance(part, dict) else None for part in parts]
+    if kinds != ["BPE", "ByteLevel"] or not isinstance(tokenizer.get("added_tokens"), list):
         raise BadCheckpoint(f"{folder}/tokenizer.json is {NO_BYTE_LEVEL_BPE}")
     return tokenizer
 

@@ -65,7 +65,7 @@ class ResponseWriter:
         events: list[Event] = []
         if delta.prompt is not None:
             self._prompt = delta.prompt
-            self._queue_ms = self._lease.queue_ms + delta.prompt.queue_ms
+            self._queue_ms = round(self._lease.queue_ms + delta.prompt.queue_ms, 3)
             events.append(
                 InProgress(
                     response_id=self._job.response_id,

@@ -37,7 +37,11 @@ class Server:
 
     def tree(self) -> list[int]:
         """Ids of the server's process and all below it that are alive."""
-        return [pid for pid in _descendants(self.process.pid) if is_alive(pid)]
+        return [pid for pid in descendants(self.process.pid) if is_alive(pid)]
+
+    def interrupt_group(self) -> None:
+        """What Ctrl-C in a terminal does: SIGINT to every process of the group."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send a signal and wait for the exit status."""
@@ -55,7 +59,13 @@ def running_server(*args: str, **variables: str) -> Iterator[Server]:
     command = [str(Path(sys.executable).parent / "ilvr"), "serve", "--port", "0", "--kv-cache-mib", "64", *args]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", **variables}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
     lines: list[str] = []
     ready = threading.Event()
@@ -67,7 +77,7 @@ def running_server(*args: str, **variables: str) -> Iterator[Server]:
         url = next(match[1] for line in lines if (match := READY.search(line)))
         yield Server(process, url, time.monotonic() - started, lines)
     finally:
-        left = _descendants(process.pid)
+        left = descendants(process.pid)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
@@ -92,7 +102,7 @@ def _read(process: subprocess.Popen[str], lines: list[str], ready: threading.Eve
     ready.set()  # it ended: do not wait any longer
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
     """The process and all below it, from /proc."""
     children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():

@@ -2,9 +2,11 @@
 
 import argparse
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
+from contracts.errors import BadSettings
 from contracts.manifest import BlockRule
 from ilvr.defaults import DEFAULT_HOST, DEFAULT_PORT, EMBEDDED_MODEL
 
@@ -47,21 +49,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end. Raises ``StartError``."""
     from model_runner.environment import set_environment
-
-    set_environment()
-    import uvloop
-
-    from ilvr.server import serve
     from service.settings import load_settings
 
     runner = runner_settings(args)
-    limits = {"max_images": args.max_images} if args.max_images is not None else {}
+    _require_engine(runner.engine)
+    # One bound for both: a request that the gateway admits must not fail in the engine.
+    service = load_settings()
+    service = load_settings(max_images=min(service.max_images, runner.max_images))
+    set_environment()
+    from ilvr.server import serve
 
     def on_ready(address: str) -> None:
         print(f"ilvr is ready: {address} serves {runner.model_name}; try {address}/docs, stop with Ctrl-C", flush=True)
 
-    uvloop.run(serve(runner, load_settings(**limits), host=args.host, port=args.port, on_ready=on_ready))
+    serve(runner, service, host=args.host, port=args.port, on_ready=on_ready)
     return 0
+
+
+def _require_engine(name: str) -> None:
+    """Raises ``BadSettings`` if the engine's library is not installed; the gateway installs without."""
+    if find_spec(name) is None:
+        raise BadSettings(f"{name} is not installed; install ilvr[cpu] (or ilvr[cuda] on a GPU)")
 
 
 def runner_settings(args: argparse.Namespace) -> Any:

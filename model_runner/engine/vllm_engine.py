@@ -5,7 +5,7 @@ from contextlib import aclosing
 from typing import Any
 
 from contracts.errors import EngineDead, GenerationFailed, PromptTooLong
-from model_runner.checkpoint import DEFAULT_MAX_MODEL_LEN, Checkpoint
+from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
 from model_runner.environment import set_cpu_environment, set_environment
 from model_runner.generation import GenerationDefaults
@@ -153,7 +153,7 @@ def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu
     from model_runner.model.keys import SPEC_KEY
     from model_runner.model.register import ARCHITECTURE
 
-    context = min(settings.max_model_len or DEFAULT_MAX_MODEL_LEN, checkpoint.context_tokens)
+    context = settings.context_tokens(checkpoint.context_tokens)
     kv_cache_mib = settings.kv_cache_mib or (DEFAULT_CPU_KV_CACHE_MIB if is_cpu else None)
     dtype = settings.dtype if settings.dtype != "auto" else ("float32" if is_cpu else "bfloat16")
     return {
@@ -174,6 +174,7 @@ def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu
         "limit_mm_per_prompt": {"image": settings.max_images},
         "enforce_eager": is_cpu if settings.enforce_eager is None else settings.enforce_eager,
         "seed": 0,
+        "use_tqdm_on_load": False,
         "disable_log_stats": False,  # our own recorder needs them
     }
 

@@ -3,6 +3,7 @@
 The engine argument ``worker_cls`` names ``cpu_worker.ILVRWorker`` or ``gpu_worker.ILVRWorker`` beside this file.
 """
 
+import signal
 from typing import Any
 
 from torch import nn
@@ -19,6 +20,8 @@ class LatentWorkerMixin:
     device: Any
 
     def initialize_from_config(self, kv_cache_config: Any) -> None:
+        # Ctrl-C in a terminal reaches every process; when the engine ends is for the server to say.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         super().initialize_from_config(kv_cache_config)  # type: ignore[misc]
         block_tables = self.model_runner.input_batch.block_table.block_tables
         block_size = self.cache_config.block_size

@@ -44,7 +44,9 @@ def test_code_blocks_run_and_answer(page, server, tmp_path):
     for block in blocks(page):
         done = run(block, server, tmp_path)
         assert done.returncode == 0, f"{block}\n{done.stdout}{done.stderr}"
-        assert '"error": {' not in done.stdout
+        assert not re.search(r'"error":\s*\{', done.stdout), done.stdout
+        if "stream=true" in block:
+            assert "event: response.completed" in done.stdout
         outputs.append(done.stdout)
     assert len(outputs) >= 1
     assert "\\boxed" in "".join(outputs).replace("\\\\", "\\")

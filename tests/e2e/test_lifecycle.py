@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.sse import parse_sse
-from tests.servers import is_alive, running_server
+from tests.servers import descendants, is_alive, running_server
 
+ILVR = str(Path(sys.executable).parent / "ilvr")
 # Golden checkpoint b goes on for ever on this picture: greedy, it repeats itself.
 GOLDEN_PICTURE = Path(__file__).parent.parent / "golden" / "images" / "a02.png"
 GOLDEN_QUESTION = "How many circles are there in the image? Think step by step."
@@ -122,25 +123,54 @@ def test_a_signal_ends_the_server_and_everything_below_it(number):
         assert "Traceback" not in "".join(server.lines)
 
 
-def test_a_signal_ends_the_vllm_engine_too():
-    with running_server() as server:
+async def test_ctrl_c_in_a_terminal_ends_open_work_with_a_reason(golden_folders):
+    """The signal reaches the engine too, which must not end before the server says so. In bfloat16, for a change."""
+    with running_server("--model", str(golden_folders["b"]), "--dtype", "bfloat16") as server:
         tree = server.tree()
         assert len(tree) > 1
-        assert server.stop(signal.SIGINT) == 0
-        time.sleep(0.5)
+        async with server.async_client() as client:
+
+            async def interrupt(_):
+                server.interrupt_group()
+
+            events = await read_events(client, long_request(), after_first=interrupt)
+        assert events[-1]["type"] == "response.failed"
+        assert "shutting down" in events[-1]["error"]["message"]
+        assert events[-1]["response"]["usage"]["output_text_tokens"] > 50  # it went on for the grace period
+        assert server.process.wait(timeout=30) == 0
         assert not any(is_alive(pid) for pid in tree)
         assert "Traceback" not in "".join(server.lines)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_the_model_loads_ends_it_at_once(number):
+    command = [ILVR, "serve", "--port", "0", "--kv-cache-mib", "64"]
+    loading = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        while len(tree := descendants(loading.pid)) < 2:
+            assert loading.poll() is None
+            time.sleep(0.1)
+        time.sleep(1.5)
+        loading.send_signal(number)
+        assert loading.wait(timeout=10) == 128 + number
+        time.sleep(0.5)
+        assert not any(is_alive(pid) for pid in tree)
+        assert "Traceback" not in loading.stderr.read()
+    finally:
+        loading.kill()
+        loading.wait()
+        loading.stderr.close()
+
+
 def test_a_taken_port_and_a_bad_folder_are_told_in_one_line(maze_server, tmp_path):
     port = maze_server.url.rsplit(":", 1)[1]
-    ilvr = str(Path(sys.executable).parent / "ilvr")
     for args, word in (
         (["--port", port], "--port"),
         (["--port", "0", "--model", str(tmp_path)], "config.json"),
+        (["--port", "70000"], "--port"),
         (["--max-num-seqs", "0"], "max-num-seqs"),
     ):
-        told = subprocess.run([ilvr, "serve", *args], capture_output=True, text=True, timeout=120)
+        told = subprocess.run([ILVR, "serve", *args], capture_output=True, text=True, timeout=120)
         assert told.returncode == 1
         assert told.stderr.startswith("ilvr serve: ")
         assert word in told.stderr

@@ -4,6 +4,7 @@ import base64
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,21 @@ def test_latent_mode_off_has_no_latent_step(maze_server, tmp_path):
         response = client.post("/v1/reason", json=body).json()
     assert response["usage"]["latent_blocks"] == 0
     assert all(step["type"] == "text" for step in response["steps"])
+
+
+def test_an_uploaded_picture_is_encoded_once_however_often_it_is_asked_about(maze_server, tmp_path):
+    picture, _ = make_maze(tmp_path, size=6, seed=4711)
+    with maze_server.client() as client:
+        before = images_encoded(client)
+        image = client.post("/v1/images", files={"image": picture.read_bytes()}).json()
+        for question in (QUESTION, "Which way is safe?", "Walk from S to G."):
+            body = {"question": question, "images": [{"type": "ref", "id": image["id"]}]}
+            assert client.post("/v1/reason", json=body).json()["status"] == "completed"
+        assert images_encoded(client) == before + 1
+
+
+def images_encoded(client):
+    """The engine's own count, after the runner has asked for it anew (every 5 s)."""
+    time.sleep(6)
+    line = next(line for line in client.get("/metrics").text.splitlines() if 'count="images_encoded"' in line)
+    return float(line.split()[-1])

@@ -37,6 +37,10 @@ from model_runner.answer import extract_answer
         ("**Answer**: `RRDD`.", "RRDD"),
         ("### Final answer\n\nAnswer: _left_", "left"),
         ("Answer:\nB", "B"),
+        # "final answer" needs no colon; an empty box names nothing.
+        ("Final answer RRDD", "RRDD"),
+        ("Final Answer\nRRDD", "RRDD"),
+        (r"\boxed{A} so \boxed{}", "A"),
         ('The answer is "yes".', "yes"),
         ("The answer is $42$.", "42"),
         # Nothing.

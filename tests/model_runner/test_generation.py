@@ -84,6 +84,13 @@ class TestEndIds:
         with pytest.raises(BadCheckpoint, match="has an eos_token_id"):
             defaults(tmp_path, {}, config)
 
+    @pytest.mark.parametrize(
+        "given", [{"eos_token_id": "x"}, {"eos_token_id": [1, "x"]}, {"eos_token_id": 1, "top_p": {}}]
+    )
+    def test_a_value_that_is_no_number(self, given: dict[str, Any], tmp_path: Path) -> None:
+        with pytest.raises(BadCheckpoint, match="no number"):
+            defaults(tmp_path, given)
+
     def test_no_json(self, tmp_path: Path) -> None:
         (tmp_path / "generation_config.json").write_text("{")
         with pytest.raises(BadCheckpoint, match="cannot be read"):

@@ -73,3 +73,12 @@ def test_no_json(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1")
     with pytest.raises(BadCheckpoint, match=r"tokenizer\.json cannot be read"):
         read_vocabulary(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"model": null}', '{"model": {"type": "BPE"}, "decoder": {"type": "ByteLevel"}}']
+)
+def test_a_file_without_its_parts(content: str, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text(content)
+    with pytest.raises(BadCheckpoint, match=r"tokenizer\.json is"):
+        read_vocabulary(tmp_path)

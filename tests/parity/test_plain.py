@@ -1,4 +1,4 @@
-"""The plain transformers engine is the published loop: same ids, same vectors fed back."""
+"""The plain transformers engine is the published loop: same ids, same pixels."""
 
 import numpy as np
 import pytest

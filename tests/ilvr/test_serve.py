@@ -1,0 +1,37 @@
+"""``ilvr serve`` before it starts anything."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from contracts.errors import BadSettings
+from ilvr.commands import serve
+from ilvr.defaults import EMBEDDED_MODEL
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+    return parser.parse_args(words)
+
+
+def test_without_a_model_it_is_the_embedded_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert serve.runner_settings(parsed()).model == EMBEDDED_MODEL
+    monkeypatch.setenv("ILVR_RUNNER_MODEL", "/elsewhere")
+    assert serve.runner_settings(parsed()).model == Path("/elsewhere")
+    assert serve.runner_settings(parsed("--model", "here")).model == Path("here")
+
+
+def test_options_become_settings() -> None:
+    words = ("--latent-exit", "fixed", "--dtype", "bfloat16", "--max-num-seqs", "3", "--no-prefix-caching")
+    settings = serve.runner_settings(parsed(*words))
+    assert (settings.latent_exit, settings.dtype, settings.max_num_seqs) == ("fixed", "bfloat16", 3)
+    assert not settings.prefix_caching
+
+
+def test_an_engine_that_is_not_installed_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway installs without any."""
+    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    with pytest.raises(BadSettings, match=r"vllm is not installed; install ilvr\[cpu\]"):
+        serve.run(parsed())
