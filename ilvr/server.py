@@ -145,11 +145,10 @@ def _bind(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         listener.close()
-        raise BadSettings(
-            f"cannot bind {host}:{port}: {error.strerror or error}; choose another with --port"
-        ) from error
+        reason = getattr(error, "strerror", None) or error
+        raise BadSettings(f"cannot bind {host}:{port}: {reason}; choose another with --host and --port") from error
     return listener
 
 

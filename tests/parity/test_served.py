@@ -131,9 +131,10 @@ async def test_latent_vectors_are_the_recorded_ones(served):
         await answer(engine, request_of(trace, defaults, f"vectors-{trace.index}"))
         positions, vectors = await engine.worker_call("take_latent_trace")
         await engine.worker_call("trace_latents", False)
-        fed = [step["fed"] for step in trace.steps if step["feed"] == "embeds"]
-        assert positions == [len(trace.expanded_ids) + one["fed_at_output_index"] for one in fed]
-        np.testing.assert_allclose(np.array(vectors)[:, :8], np.array([one["first8"] for one in fed]), atol=1e-3)
+        fed = [step for step in trace.steps if step["feed"] == "embeds"]
+        assert positions == [len(trace.expanded_ids) + step["fed_at_output_index"] for step in fed]
+        first = np.array([step["fed"]["first8"] for step in fed])
+        np.testing.assert_allclose(np.array(vectors)[:, :8], first, atol=1e-3)
         if f"p{trace.index}_latents" in whole:
             np.testing.assert_allclose(np.array(vectors), whole[f"p{trace.index}_latents"], atol=1e-3)
     assert any(key.endswith("_latents") for key in whole)
