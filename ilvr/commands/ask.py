@@ -2,6 +2,7 @@
 
 import argparse
 import base64
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -72,6 +73,10 @@ def run(args: argparse.Namespace) -> int:
 def _request(args: argparse.Namespace) -> dict[str, Any]:
     if Path(args.question).is_file():
         raise InvalidRequest(f"the last argument is the question, but {args.question} is a file; add the question")
+    if any("\ud800" <= character <= "\udfff" for character in args.question):
+        raise InvalidRequest("the question is not valid UTF-8")
+    if args.temperature is not None and not math.isfinite(args.temperature):
+        raise InvalidRequest(f"--temperature must be a finite number, not {args.temperature}")
     optional = {
         "max_tokens": args.max_tokens,
         "temperature": args.temperature,
