@@ -1,110 +1,200 @@
-"""Forward passes of a stock Qwen2.5-VL over batches of equal layout, with latents fed back.
+"""Forward passes of the stock Qwen2.5-VL over padded batches, and with latents fed back.
 
-The latent rule (arXiv 2512.05665; released code): START is an ordinary embedding; the input embedding of each PAD is
-the last hidden state, after the final norm, of the position before it; after K PADs comes END, an ordinary embedding.
-All positions after the image advance the three M-RoPE axes by one.
+The latent rule (arXiv 2512.05665; released code): START and END are ordinary embeddings; the input embedding of a pad
+is the last hidden state, after the final norm, of the position before it.
 
-Shape letters: B batch, N image tokens, T tokens, H hidden size, L answer tokens, K latents, V vocabulary.
+Shape letters: B samples, T tokens, Q tokens of a segment, H hidden size, L layers, N cached tokens.
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
-from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import apply_rotary_pos_emb_vision
-from transformers.vision_utils import get_vision_position_ids
+from torch.utils.checkpoint import checkpoint
+from transformers import Qwen2_5_VLForConditionalGeneration
 
-from training.tiny_model import MERGE_SIZE
+from training.batch import Batch
 
 
-def image_features(model: Qwen2_5_VLForConditionalGeneration, table_TPX: Tensor, tiles_BN: Tensor) -> Tensor:
-    """Merged visual features [B, N, H] of square mosaics: the stock tower, for a batch of equal grids at once.
-
-    Two departures for speed, neither of which changes a value: each distinct patch is embedded once, and attention runs
-    on the batch instead of image by image. Right only where one window covers the whole picture.
-    """
-    visual = model.model.visual
-    batch, num_cells = tiles_BN.shape
-    grid = MERGE_SIZE * round(num_cells**0.5)
-    embedded = visual.patch_embed(table_TPX.flatten(0, 1)).view(*table_TPX.shape[:2], -1)
-    x = functional.embedding(tiles_BN, embedded.flatten(1)).view(batch, num_cells * table_TPX.shape[1], -1)
-    positions = get_vision_position_ids(torch.tensor([[1, grid, grid]]), MERGE_SIZE)
-    cos, sin = visual.rotary_pos_emb(x, positions)
-    for block in visual.blocks:
-        attention = block.attn
-        q, k, v = attention.qkv(block.norm1(x)).unflatten(-1, (3, attention.num_heads, -1)).unbind(2)
-        q, k = apply_rotary_pos_emb_vision(q, k, cos, sin)
-        mixed = functional.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        x = x + attention.proj(mixed.transpose(1, 2).flatten(2))
-        x = x + block.mlp(block.norm2(x))
-    features: Tensor = visual.merger(x.flatten(0, 1)).view(batch, num_cells, -1)
-    return features
+def embeddings(model: Qwen2_5_VLForConditionalGeneration, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """Input embeddings [B, T, H]: of the tokens, and in the place of image tokens the features of the images, which
+    are also given by themselves [N, H]."""
+    embedded: Tensor = model.get_input_embeddings()(batch.ids_BT)
+    if batch.images is None:
+        return embedded, None
+    features_NH = batch.images.features(model).to(embedded.dtype)
+    is_image_BT = batch.ids_BT == model.config.image_token_id
+    return embedded.masked_scatter(is_image_BT[..., None], features_NH), features_NH
 
 
-def mrope_positions(prompt_ids: list[int], image_token_id: int, num_after: int) -> Tensor:
-    """M-RoPE positions [3, T] of a prompt with one square picture and of ``num_after`` tokens after it."""
-    num_image = prompt_ids.count(image_token_id)
-    side = round(num_image**0.5)
-    first = prompt_ids.index(image_token_id)
-    rows = torch.arange(side).repeat_interleave(side)
-    image = first + torch.stack([torch.zeros_like(rows), rows, torch.arange(side).repeat(side)])
-    num_later = len(prompt_ids) - first - num_image + num_after
-    before = torch.arange(first).expand(3, -1)
-    later = (first + side + torch.arange(num_later)).expand(3, -1)
-    return torch.cat([before, image, later], dim=1)
-
-
-def prompt_embeddings(model: Qwen2_5_VLForConditionalGeneration, prompt_ids: list[int], features_BNH: Tensor) -> Tensor:
-    """Input embeddings [B, T, H] of a prompt whose image pads are replaced by each picture's features."""
-    batch = features_BNH.shape[0]
-    image_token_id = model.config.image_token_id
-    first = prompt_ids.index(image_token_id)
-    last = first + prompt_ids.count(image_token_id)
-    embedded = token_embeddings(model, prompt_ids, batch)
-    return torch.cat([embedded[:, :first], features_BNH, embedded[:, last:]], dim=1)
-
-
-def token_embeddings(model: Qwen2_5_VLForConditionalGeneration, token_ids: list[int], batch: int) -> Tensor:
-    """Embeddings [B, T, H] of the same tokens in each row."""
-    embedded: Tensor = model.model.language_model.embed_tokens(torch.tensor(token_ids))
-    return embedded.expand(batch, -1, -1)
-
-
-def hidden_states(
-    model: Qwen2_5_VLForConditionalGeneration,
-    embeddings_BTH: Tensor,
-    positions_3T: Tensor,
-    cache: DynamicCache | None = None,
-) -> Tensor:
-    """Last hidden states [B, T, H] after the final norm, causal; appends to ``cache``, which keeps the graph."""
-    output = model.model.language_model(
-        inputs_embeds=embeddings_BTH,
-        position_ids=positions_3T[:, None].expand(-1, embeddings_BTH.shape[0], -1),
-        past_key_values=cache,
-        use_cache=cache is not None,
-    )
+def hidden_states(model: Qwen2_5_VLForConditionalGeneration, embeddings_BTH: Tensor, positions_3BT: Tensor) -> Tensor:
+    """Last hidden states [B, T, H] after the final norm. Causal, and padding is on the right: no mask is needed."""
+    output = model.model.language_model(inputs_embeds=embeddings_BTH, position_ids=positions_3BT, use_cache=False)
     states: Tensor = output.last_hidden_state
     return states
 
 
 def self_fed_hidden_states(
     model: Qwen2_5_VLForConditionalGeneration,
-    before_BTH: Tensor,
-    after_BTH: Tensor,
-    positions_3T: Tensor,
-    num_latents: int,
+    batch: Batch,
+    embeddings_BTH: Tensor,
+    *,
+    checkpointed: bool = False,
+    num_rounds: int | None = None,
 ) -> Tensor:
-    """Hidden states [B, T + K + T', H] of a sequence with one latent block, computed as they are in free running.
+    """Last hidden states [B, T, H] with each pad's embedding replaced by the hidden state before it.
 
-    ``before`` ends with START, ``after`` begins with END; between them stand K latents, each the hidden state before
-    it. Differentiable through all of them. Costs one pass over the sequence and K passes over one token: a KV cache
-    that keeps the graph stands in for recomputing the prefix.
+    Differentiable through all latents. Round m computes the text before block m of every sample at once and then its
+    pads one by one, over keys and values that keep the graph: the cost is one pass over the tokens, and a pass over one
+    token for each latent, where the released leftover makes a pass over the whole prefix for each.
+
+    checkpointed: recompute each layer in the backward pass instead of keeping its activations.
+    num_rounds: make at least so many, which sharded training needs to be the same on all ranks.
     """
-    cache = DynamicCache()
-    num_before = before_BTH.shape[1]
-    states = [hidden_states(model, before_BTH, positions_3T[:, :num_before], cache)]
-    for index in range(num_before, num_before + num_latents):
-        latent = states[-1][:, -1:]
-        states.append(hidden_states(model, latent, positions_3T[:, index : index + 1], cache))
-    states.append(hidden_states(model, after_BTH, positions_3T[:, num_before + num_latents :], cache))
-    return torch.cat(states, dim=1)
+    decoder = _CachedDecoder(model, checkpointed)
+    device = embeddings_BTH.device
+    row_B1 = torch.arange(len(batch.lengths), device=device)[:, None]
+    places: list[Tensor] = []  # [2, S]: rows and positions of the states that follow
+    states: list[Tensor] = []  # [S, H]
+
+    def append(segment: _Segment, inputs_BQH: Tensor | None = None) -> Tensor:
+        index_BQ, is_real_BQ = segment.index(device)
+        if inputs_BQH is None:
+            inputs_BQH = embeddings_BTH[row_B1, index_BQ]
+        new_BQH = decoder.append(inputs_BQH, batch.positions_3BT[:, row_B1, index_BQ], is_real_BQ, segment.is_full)
+        places.append(torch.stack([row_B1.expand_as(index_BQ)[is_real_BQ], index_BQ[is_real_BQ]]))
+        states.append(new_BQH[is_real_BQ])
+        return new_BQH
+
+    for one in _rounds(batch, num_rounds):
+        last_BQH = append(one.text)
+        last_index_B = torch.tensor(one.text.lengths, device=device).sub(1).clamp(min=0)
+        fed_B1H = last_BQH[row_B1[:, 0], last_index_B][:, None]
+        for step in range(one.num_pads):
+            fed_B1H = append(one.pad(step), fed_B1H)
+    row_S, column_S = torch.cat(places, dim=1)
+    return torch.zeros_like(embeddings_BTH).index_put((row_S, column_S), torch.cat(states))
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    """Tokens from ``starts[b]``, ``lengths[b]`` of them, of each sample."""
+
+    starts: Sequence[int]
+    lengths: Sequence[int]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no sample needs padding here."""
+        return min(self.lengths) == max(1, *self.lengths)
+
+    def index(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Positions [B, Q] of the tokens, padded on the right with any position, and which are no padding [B, Q]."""
+        offsets = torch.arange(max(1, *self.lengths), device=device)
+        is_real = offsets < torch.tensor(self.lengths, device=device)[:, None]
+        index = torch.tensor(self.starts, device=device)[:, None] + offsets
+        return torch.where(is_real, index, 0), is_real
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    text: _Segment
+    first_pads: Sequence[int]
+    nums_pads: Sequence[int]
+
+    @property
+    def num_pads(self) -> int:
+        return max(self.nums_pads)
+
+    def pad(self, step: int) -> _Segment:
+        return _Segment([first + step for first in self.first_pads], [int(step < num) for num in self.nums_pads])
+
+
+def _rounds(batch: Batch, num_rounds: int | None) -> list[_Round]:
+    """Round m: the text up to START of block m and its pads; a sample without such a block brings its remaining text."""
+    num_needed = max(map(len, batch.blocks)) + 1
+    at = [0] * len(batch.lengths)
+    rounds = []
+    for index in range(max(num_needed, num_rounds or 0)):
+        starts, lengths, first_pads, nums_pads = list(at), [], [], []
+        for row, blocks in enumerate(batch.blocks):
+            block = blocks[index] if index < len(blocks) else None
+            text_end = block.first_pad if block else batch.lengths[row]
+            lengths.append(text_end - at[row])
+            first_pads.append(text_end)
+            nums_pads.append(block.num_pads if block else 0)
+            at[row] = text_end + nums_pads[-1]
+        rounds.append(_Round(_Segment(starts, lengths), first_pads, nums_pads))
+    return rounds
+
+
+class _CachedDecoder:
+    """The language model's own layers over keys and values of all tokens so far, which keep the graph."""
+
+    def __init__(self, model: Qwen2_5_VLForConditionalGeneration, checkpointed: bool) -> None:
+        self._decoder = model.model.language_model
+        self._checkpointed = checkpointed
+        self._cache: list[list[Tensor]] = [[] for _ in self._decoder.layers]
+        self._is_real_BN: Tensor | None = None
+        self._is_full = True
+
+    def append(self, inputs_BQH: Tensor, positions_3BQ: Tensor, is_real_BQ: Tensor, is_full: bool) -> Tensor:
+        """Hidden states [B, Q, H] after the final norm of the next tokens; padding among them is never looked at."""
+        self._is_full &= is_full
+        mask = self._mask(is_real_BQ, inputs_BQH.dtype)
+        rotary = self._decoder.rotary_emb(inputs_BQH, positions_3BQ)
+        x = inputs_BQH
+        for layer, cached in zip(self._decoder.layers, self._cache, strict=True):
+            if self._checkpointed:
+                x, key, value = checkpoint(_layer, layer, x, mask, rotary, *cached, use_reentrant=False)
+            else:
+                x, key, value = _layer(layer, x, mask, rotary, *cached)
+            cached += [key, value]
+        normed: Tensor = self._decoder.norm(x)
+        return normed
+
+    def _mask(self, is_real_BQ: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """[B, 1, Q, N]: real tokens before and the token itself, which keeps a row of padding finite. None where the
+        attention does that anyway: for the first tokens, and for one token after no padding."""
+        before = self._is_real_BN
+        after = is_real_BQ if before is None else torch.cat([before, is_real_BQ], dim=1)
+        self._is_real_BN = after
+        attention = self._decoder.config._attn_implementation
+        num_new = is_real_BQ.shape[1]
+        if attention == "eager":
+            pass  # makes no mask of its own
+        elif before is None or (num_new == 1 and self._is_full):
+            return None
+        elif "flash" in attention:
+            if not self._is_full:
+                raise ValueError("flash attention takes no mask: use sdpa, or batches of one sample in stage 2")
+            return None  # causal from the last key backwards
+        allowed_QQ = torch.ones(num_new, num_new, dtype=torch.bool, device=is_real_BQ.device).tril()
+        itself_QQ = torch.eye(num_new, dtype=torch.bool, device=is_real_BQ.device)
+        allowed_BQN = (allowed_QQ & is_real_BQ[:, None]) | itself_QQ
+        if before is not None:
+            allowed_BQN = torch.cat([before[:, None].expand(-1, num_new, -1), allowed_BQN], dim=2)
+        mask = torch.zeros(allowed_BQN.shape, dtype=dtype, device=allowed_BQN.device)
+        return mask.masked_fill(~allowed_BQN, torch.finfo(dtype).min)[:, None]
+
+
+def _layer(
+    layer: torch.nn.Module, x_BQH: Tensor, mask: Tensor | None, rotary: tuple[Tensor, Tensor], *cached: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output of a layer and the keys and values of the new tokens; ``cached`` alternates keys and values."""
+    cache = _Appending(cached)
+    output: Tensor = layer(x_BQH, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
+    return output, cache.key, cache.value
+
+
+class _Appending:
+    """The one method that a layer calls on its cache."""
+
+    def __init__(self, cached: tuple[Tensor, ...]) -> None:
+        self._cached = cached
+
+    def update(self, key: Tensor, value: Tensor, layer_index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of all tokens, [B, heads, N, head_dim]."""
+        self.key, self.value = key, value
+        return torch.cat([*self._cached[::2], key], dim=2), torch.cat([*self._cached[1::2], value], dim=2)

@@ -1,0 +1,195 @@
+"""A sample of the released data format as the model sees it: chat layout, image tokens, latent blocks, labels.
+
+The text is made as the released code makes it (``collate_fn_stage1``): by the checkpoint's chat template, with special
+tokens of the sample's own text taken as such, each helper image as a block of K pads, and labels on all that follows
+``<|im_start|>assistant`` but the pads.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from contracts.errors import BadCheckpoint, InvalidRequest
+from contracts.manifest import read_json
+from training.batch import IGNORED_LABEL, Block, Encoded, PixelImages
+from training.samples import IMAGE_PLACEHOLDER, LatentStep, Sample, load_image, question_parts
+
+IMAGE_MARKUP = "<|vision_start|><|image_pad|><|vision_end|>"
+LATENT_TOKENS = ("<|latent_pad|>", "<|latent_start|>", "<|latent_end|>")
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes for one checkpoint folder and K. Build it with ``load_encoder``."""
+
+    tokenizer: Tokenizer
+    template: str
+    processor: Qwen2VLImageProcessorPil
+    latent_size: int
+
+    @cached_property
+    def header(self) -> list[int]:
+        """Ids of ``<|im_start|>assistant``."""
+        return self._ids("<|im_start|>assistant")
+
+    @cached_property
+    def image_token_id(self) -> int:
+        return self.id_of("<|image_pad|>")
+
+    @cached_property
+    def no_text_ids(self) -> frozenset[int]:
+        """Ids that are no text for the selection: latent, vision and image tokens."""
+        return frozenset(map(self.id_of, (*LATENT_TOKENS, *VISION_TOKENS)))
+
+    @cached_property
+    def padding_id(self) -> int:
+        return self.id_of("<|endoftext|>")
+
+    def id_of(self, token: str) -> int:
+        """Raises ``BadCheckpoint`` if the tokenizer has no such token."""
+        token_id = self.tokenizer.token_to_id(token)
+        if token_id is None:
+            raise BadCheckpoint(f"the tokenizer has no {token}; add ILVR's three tokens first")
+        return int(token_id)
+
+    def encode(self, sample: Sample) -> Encoded:
+        """Raises ``InvalidRequest`` for a sample that cannot be encoded, naming file and line."""
+        images = self._pixels([load_image(path) for path in sample.images])
+        latents = [step for step in sample.steps if isinstance(step, LatentStep)]
+        helpers = self._pixels([load_image(step.helper_image) for step in latents])
+        ids = self._expanded(self._ids(self.text(sample)), images, sample)
+        prompt_length = _find(ids, self.header)
+        labels = torch.tensor(ids)
+        labels[: prompt_length + len(self.header)] = IGNORED_LABEL
+        pad = self.id_of("<|latent_pad|>")
+        labels[(labels == pad) | (labels == self.padding_id)] = IGNORED_LABEL
+        return Encoded(
+            input_ids=torch.tensor(ids),
+            labels=labels,
+            positions_3T=mrope_positions(ids, self.image_token_id, images),
+            prompt_length=prompt_length,
+            blocks=_blocks(ids, pad, self.id_of("<|latent_start|>"), self.id_of("<|latent_end|>")),
+            images=images,
+            helpers=helpers,
+            target_cells=tuple(step.target_cells for step in latents),
+        )
+
+    def text(self, sample: Sample) -> str:
+        """The whole conversation, one image token for each image."""
+        block = LATENT_TOKENS[1] + LATENT_TOKENS[0] * self.latent_size + LATENT_TOKENS[2]
+        said = "".join(block if isinstance(step, LatentStep) else step.content for step in sample.steps)
+        messages = [
+            {"role": "user", "content": self._asked(sample)},
+            {"role": "assistant", "content": [{"type": "text", "text": said}]},
+        ]
+        rendered: Any = render_jinja_template([messages], chat_template=self.template)
+        return str(rendered[0][0])
+
+    def _asked(self, sample: Sample) -> list[dict[str, str]]:
+        """Images before the text, or each in the place of its ``<image>``; then image markup in the text is dropped."""
+        has_places = IMAGE_PLACEHOLDER in sample.text_input
+        content = []
+        for part in question_parts(sample):
+            if isinstance(part, str):
+                content.append({"type": "text", "text": part.replace(IMAGE_MARKUP, "") if has_places else part})
+            else:
+                content.append({"type": "image"})
+        return content
+
+    def _pixels(self, pictures: list[Image.Image]) -> PixelImages | None:
+        if not pictures:
+            return None
+        made = self.processor(images=pictures, return_tensors="pt")
+        return PixelImages(made["pixel_values"], made["image_grid_thw"], self.processor.merge_size)
+
+    def _expanded(self, ids: list[int], images: PixelImages | None, sample: Sample) -> list[int]:
+        """Each image token as many times as its image has visual tokens."""
+        counts = iter(images.num_tokens if images else ())
+        expanded: list[int] = []
+        for token_id in ids:
+            count = next(counts, None) if token_id == self.image_token_id else 1
+            if count is None:
+                raise InvalidRequest(f"{sample.where}: the text contains more image tokens than there are images")
+            expanded += [token_id] * count
+        return expanded
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def load_encoder(folder: Path, latent_size: int) -> Encoder:
+    """From a checkpoint folder. The image processor is PIL's, as in serving.
+
+    Raises:
+        BadCheckpoint: no tokenizer or no chat template.
+    """
+    if not (folder / "tokenizer.json").exists():
+        raise BadCheckpoint(f"{folder}: tokenizer.json is missing; copy it from the base model's folder")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    return Encoder(tokenizer, _read_template(folder), processor, latent_size)
+
+
+def mrope_positions(ids: list[int], image_token_id: int, images: PixelImages | None) -> Tensor:
+    """M-RoPE positions [3, T] (Qwen2-VL, arXiv 2409.12191, section 2.1): text advances all axes by one; an image
+    starts at the next position, counts time, rows and columns, and the text after it goes on from the largest."""
+    grids = iter(images.grids.tolist() if images else ())
+    merge_size = images.merge_size if images else 1
+    parts, position, index = [], 0, 0
+    is_image = "".join("i" if token_id == image_token_id else "t" for token_id in ids)
+    while index < len(ids):
+        if is_image[index] == "t":
+            found = re.match("t+", is_image[index:])
+            length = found.end() if found else 0
+            parts.append((torch.arange(length) + position).expand(3, -1))
+            position += length
+        else:
+            frames, rows, columns = next(grids)
+            rows, columns = rows // merge_size, columns // merge_size
+            length = frames * rows * columns
+            parts.append(position + torch.cartesian_prod(*map(torch.arange, (frames, rows, columns))).T)
+            position += max(rows, columns)
+        index += length
+    return torch.cat(parts, dim=1)
+
+
+def _blocks(ids: list[int], pad_id: int, start_id: int, end_id: int) -> tuple[Block, ...]:
+    """START, pads, END, wherever they stand."""
+    found = []
+    for index, token_id in enumerate(ids):
+        if token_id != start_id:
+            continue
+        end = index + 1
+        while end < len(ids) and ids[end] == pad_id:
+            end += 1
+        if end > index + 1 and end < len(ids) and ids[end] == end_id:
+            found.append(Block(index + 1, end - index - 1))
+    return tuple(found)
+
+
+def _find(ids: list[int], pattern: list[int]) -> int:
+    for index in range(len(ids) - len(pattern) + 1):
+        if ids[index : index + len(pattern)] == pattern:
+            return index
+    raise BadCheckpoint("the chat template gives no <|im_start|>assistant")
+
+
+def _read_template(folder: Path) -> str:
+    """Where Hugging Face keeps it: ``chat_template.jinja``, ``chat_template.json`` or ``tokenizer_config.json``."""
+    if (folder / "chat_template.jinja").exists():
+        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = read_json(folder / name).get("chat_template") if (folder / name).exists() else None
+        if isinstance(template, str):
+            return template
+    raise BadCheckpoint(f"{folder}: no chat template; copy chat_template.json from the base model's folder")
