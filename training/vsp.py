@@ -1,13 +1,13 @@
 """The simulator of VSP's spatial planning: does a path lead safely through a maze?
 
-The maze is ``map_desc`` of a sample: rows of 1 (start), 2 (goal), -1 (hole) and 0 (free). A path succeeds if it ends on
-the goal and enters no hole; a move off the grid stays in place. Entering a hole fails the path even if a later move would
-leave it, and a path that only crosses the goal has not ended there.
+The maze is ``map_desc`` of a sample: rows of 1 (start), 2 (goal), -1 (hole) and 0 (free). A path succeeds if it ends
+on the goal and enters no hole; a move off the grid stays in place. Entering a hole fails the path even if a later move
+would leave it, and a path that only crosses the goal has not ended there.
 
-How moves are read is that of the published simulator (XD111ds/ILVR, ``parse_action_sequence``): each letter U, D, L or R,
-in capitals or not, is a move, and every other character is skipped. "R, R, d" is RRD, and so are the words "Right, right,
-down", because no other letter of the four words is a move. Skipping means that a wrong letter is forgiven ("RXD" is
-RD), which ``contracts.mazes.run_path`` does not do; scores are to be compared with published ones, so it is kept.
+How moves are read is that of the published simulator (XD111ds/ILVR, ``parse_action_sequence``): each letter U, D, L or
+R, in capitals or not, is a move, and every other character is skipped. "R, R, d" is RRD, and so are the words "Right,
+right, down", because no other letter of the four words is a move. Skipping means that a wrong letter is forgiven ("RXD"
+is RD), which ``contracts.mazes.run_path`` does not do; scores are to be compared with published ones, so it is kept.
 """
 
 from collections.abc import Sequence
