@@ -4,7 +4,7 @@ A picture is a mosaic of tiles, each a pure function of what its cell holds and 
 crosses a tile's edge. Letters are drawn, not typeset, so that no font decides what the model sees.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 
@@ -33,12 +33,13 @@ OPPOSITE = {"R": "L", "L": "R", "U": "D", "D": "U"}
 
 def draw_maze(rows: Sequence[str]) -> Image.Image:
     """The picture of a maze, RGB, 28n x 28n pixels."""
-    return _mosaic(rows, {})
+    return mosaic(rows, lambda kind, _: tile(kind))
 
 
 def draw_solution(rows: Sequence[str], moves: str) -> Image.Image:
     """The helper image: the same picture with the path drawn."""
-    return _mosaic(rows, path_exits(rows, moves))
+    exits = path_exits(rows, moves)
+    return mosaic(rows, lambda kind, cell: tile(kind, exits.get(cell, "")))
 
 
 def path_exits(rows: Sequence[str], moves: str) -> dict[Cell, str]:
@@ -74,7 +75,8 @@ def tile(kind: str, exits: str = "") -> Image.Image:
     return image.reduce(SCALE)
 
 
-def _draw_s(draw: ImageDraw.ImageDraw) -> None:
+def draw_s(draw: ImageDraw.ImageDraw) -> None:
+    """A letter S in the middle of a tile that is drawn at ``SCALE``."""
     draw.arc((36, 22, 76, 62), start=90, end=340, fill=INK, width=STROKE_WIDTH)
     draw.arc((36, 50, 76, 90), start=270, end=160, fill=INK, width=STROKE_WIDTH)
 
@@ -85,12 +87,13 @@ def _draw_g(draw: ImageDraw.ImageDraw) -> None:
     draw.rectangle((81 - STROKE_WIDTH, 54, 81, 78), fill=INK)
 
 
-_LETTERS = {START: _draw_s, GOAL: _draw_g}
+_LETTERS = {START: draw_s, GOAL: _draw_g}
 
 
-def _mosaic(rows: Sequence[str], exits: dict[Cell, str]) -> Image.Image:
+def mosaic(rows: Sequence[str], tile_of: Callable[[str, Cell], Image.Image]) -> Image.Image:
+    """The picture made of the tile that ``tile_of`` gives for each kind of cell and its place."""
     image = Image.new("RGB", (CELL_PX * len(rows[0]), CELL_PX * len(rows)))
     for row, line in enumerate(rows):
         for column, kind in enumerate(line):
-            image.paste(tile(kind, exits.get((row, column), "")), (column * CELL_PX, row * CELL_PX))
+            image.paste(tile_of(kind, (row, column)), (column * CELL_PX, row * CELL_PX))
     return image

@@ -136,7 +136,7 @@ def scan_samples(
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     num_rows += 1
-                    fields = Fields(f"{file}:{number}", root, check_images)
+                    fields = Fields(f"{file.name}:{number}", root, check_images)
                     try:
                         yield _sample(fields, fields.parse(line), needs_steps)
                     except InvalidRequest as error:
@@ -196,5 +196,5 @@ def _group(
     if map_desc is not None:
         return f"{len(map_desc)}x{len(map_desc[0])}"
     named = [row[key] for key in SUBTASK_KEYS if isinstance(row.get(key), str) and row[key]]
-    folders = [part for path in images[:1] for part in path.parts if part in COMT_SUBTASKS]
+    folders = [part for path in images[:1] for part in reversed(path.parts) if part in COMT_SUBTASKS]
     return next(iter(named + folders), None)
