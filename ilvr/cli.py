@@ -18,6 +18,7 @@ COMMANDS = {
     "ask": "ask a running server about an image and watch it think",
     "maze": "draw a maze picture with its question and solution",
     "train": "train a checkpoint from a named recipe",
+    "convert": "turn a published checkpoint into safetensors with a manifest, ready to serve",
     "doctor": "check this machine and environment",
 }
 
