@@ -3,12 +3,13 @@
 import os
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Protocol
 
 from contracts.broker import Broker
 from model_runner.attempt import Answering
 from model_runner.checkpoint import Checkpoint, read_checkpoint
-from model_runner.engine.base import Engine
+from model_runner.engine.base import Engine, EngineRequest
 from model_runner.engine.vllm_engine import VllmEngine, is_cpu_engine
 from model_runner.generation import GenerationDefaults, read_generation_defaults
 from model_runner.image_processor import ImageSizes
@@ -18,15 +19,25 @@ from model_runner.runner import Runner
 from model_runner.settings import RunnerSettings
 from model_runner.vocabulary import read_vocabulary
 
-StartEngine = Callable[[RunnerSettings, Checkpoint, GenerationDefaults], Engine]
+
+class StartEngine(Protocol):
+    def __call__(
+        self,
+        settings: RunnerSettings,
+        checkpoint: Checkpoint,
+        defaults: GenerationDefaults,
+        donors: Sequence[EngineRequest] | None = None,
+    ) -> Engine: ...
 
 
-def start_engine(settings: RunnerSettings) -> Answering:
+def start_engine(settings: RunnerSettings, donors: Sequence[EngineRequest] | None = None) -> Answering:
     """Check the folder and all small files in it, then load the model. Blocks until the engine answers.
+
+    donors: samples whose latents ``--latent-ablation swap`` feeds; as the settings say if None.
 
     Raises:
         BadCheckpoint: something in the folder is missing or wrong.
-        BadSettings: no engine is installed.
+        BadSettings: no engine is installed, or donors cannot be read.
     """
     start = _engine_starter(settings)
     is_cpu = settings.engine == "vllm" and is_cpu_engine()
@@ -35,7 +46,7 @@ def start_engine(settings: RunnerSettings) -> Answering:
     vocabulary = read_vocabulary(checkpoint.folder)
     prompts = PromptBuilder(checkpoint)
     return Answering(
-        engine=start(settings, checkpoint, defaults),
+        engine=start(settings, checkpoint, defaults, donors),
         spec=checkpoint.spec,
         defaults=defaults,
         prompts=prompts,

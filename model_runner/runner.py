@@ -73,7 +73,7 @@ class Runner:
                 self._begin(lease)
 
     def _begin(self, lease: Lease) -> None:
-        attempt = Attempt(lease, self._broker, self._tools, self.announce)
+        attempt = Attempt(lease, self._broker, self._tools, self._heartbeat)
         if lease.job.response_id in self._early_cancels:
             del self._early_cancels[lease.job.response_id]
             attempt.stop("cancelled")
@@ -102,7 +102,11 @@ class Runner:
                     self._early_cancels.popitem(last=False)
 
     async def announce(self) -> None:
-        """Say once how the engine is. :meth:`run` does it all the time."""
+        """Finish the engine's start and say how it is. Raises ``BadSettings`` if it cannot do what it was told to."""
+        await self._engine.prepare()
+        await self._heartbeat()
+
+    async def _heartbeat(self) -> None:
         is_alive = await self._engine.is_alive()
         is_ready = is_alive and not self._is_silent
         self._metrics.is_ready.set(is_ready)
@@ -123,7 +127,7 @@ class Runner:
 
     async def _beat(self) -> None:
         while True:
-            await self.announce()
+            await self._heartbeat()
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _ask_engine(self) -> None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contracts.errors import BadSettings
@@ -12,6 +13,8 @@ from contracts.settings import refuse_unknown_variables
 
 PREFIX = "ILVR_RUNNER_"
 DEFAULT_MAX_MODEL_LEN = 8192
+
+LatentAblation = Literal["none", "zero", "noise", "swap"]
 
 
 class RunnerSettings(BaseSettings):
@@ -30,12 +33,36 @@ class RunnerSettings(BaseSettings):
     block_size: int = Field(32, ge=1, description="Tokens in a KV block. The CPU kernel wants multiples of 32.")
     kv_cache_mib: int | None = Field(None, ge=1, description="KV cache size; on a CPU 512 if not given.")
     num_kv_blocks: int | None = Field(None, ge=2, description="KV cache size in blocks; for tests of preemption.")
-    prefix_caching: bool = True
+    prefix_caching: bool | None = Field(None, description="On, unless latents are ablated: then it cannot be.")
     max_images: int = Field(8, ge=0, description="Images in one request.")
     max_history_latents: int = Field(
         512, ge=0, description="Latents in a prompt; each may cost a pass over its step, so this bounds a request."
     )
     enforce_eager: bool | None = Field(None, description="No compilation, no CUDA graphs; true on a CPU.")
+    latent_ablation: LatentAblation = Field(
+        "none", description="What is fed back in a latent block in place of the own hidden states; for evaluation."
+    )
+    latent_donors: Path | None = Field(None, description="Samples whose latents `swap` feeds; mazes if not given.")
+
+    @model_validator(mode="after")
+    def _refuse_contradictions(self) -> "RunnerSettings":
+        if self.latent_ablation != "none" and self.prefix_caching:
+            raise PydanticCustomError(
+                "contradiction",
+                "--latent-ablation {mode} cannot go with --prefix-caching: what is fed back is then no function of the "
+                "prefix; leave out one of the two",
+                {"mode": self.latent_ablation},
+            )
+        if self.latent_donors is not None and self.latent_ablation != "swap":
+            raise PydanticCustomError(
+                "contradiction", "--latent-donors is for --latent-ablation swap alone; leave it out, or say swap"
+            )
+        return self
+
+    @property
+    def caches_prefixes(self) -> bool:
+        """Whether requests share the KV cache of equal beginnings. Sound only while latents follow from the prefix."""
+        return self.latent_ablation == "none" and self.prefix_caching is not False
 
     def context_tokens(self, of_checkpoint: int) -> int:
         """The context that is served, of a checkpoint that was made for so many tokens."""
@@ -53,5 +80,7 @@ def load_settings(**overrides: Any) -> RunnerSettings:
         return RunnerSettings(**overrides)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # of several options together; the message names them
+            raise BadSettings(first["msg"]) from error
         name = str(first["loc"][0])
         raise BadSettings(f"--{name.replace('_', '-')} ({PREFIX}{name.upper()}): {first['msg']}") from error

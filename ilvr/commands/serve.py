@@ -18,6 +18,7 @@ examples:
   ilvr serve
   ilvr serve --model /data/ilvr-7b --port 9000 --dtype bfloat16
   ilvr serve --latent-exit fixed --max-num-seqs 128
+  ilvr serve --latent-ablation swap        for evaluation: does the answer depend on the latents at all?
 
 When it is ready it prints one line with its address. Ctrl-C or SIGTERM ends it and every process it started.
 Every option is also an environment variable (ILVR_RUNNER_MAX_NUM_SEQS=128); limits of requests are
@@ -43,6 +44,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--num-kv-blocks", type=int, metavar="N", help="size of the KV cache in blocks instead")
     add("--max-images", type=int, metavar="N", help="images in one request (default 8)")
     add("--prefix-caching", action=argparse.BooleanOptionalAction, help="reuse the KV cache of equal prompt beginnings")
+    add(
+        "--latent-ablation",
+        choices=("none", "zero", "noise", "swap"),
+        help="feed back in latent blocks, instead of the model's own hidden states: zeros; seeded noise of the same "
+        "length; another sample's latents. Every request of this server is answered so, without prefix caching",
+    )
+    add(
+        "--latent-donors",
+        type=Path,
+        metavar="FILE",
+        help="JSONL with text_input and image_input: samples whose latents swap feeds (default: mazes)",
+    )
     add("--enforce-eager", action=argparse.BooleanOptionalAction, help="no compilation and no CUDA graphs")
 
 
@@ -59,8 +72,16 @@ def run(args: argparse.Namespace) -> int:
     set_environment()
     from ilvr.server import serve
 
+    ablated = {
+        "none": "",
+        "zero": " with zeros for latents",
+        "noise": " with noise for latents",
+        "swap": " with other samples' latents",
+    }[runner.latent_ablation]
+
     def on_ready(address: str) -> None:
-        print(f"ilvr is ready: {address} serves {runner.model_name}; try {address}/docs, stop with Ctrl-C", flush=True)
+        served = f"{runner.model_name}{ablated}"
+        print(f"ilvr is ready: {address} serves {served}; try {address}/docs, stop with Ctrl-C", flush=True)
 
     serve(runner, service, host=args.host, port=args.port, on_ready=on_ready)
     return 0

@@ -77,6 +77,13 @@ class EngineStats:
 class Engine(Protocol):
     name: str
 
+    async def prepare(self) -> None:
+        """Finish the start, for what needs an event loop; :meth:`generate` waits for it too. The second time nothing.
+
+        Raises ``BadSettings`` if the engine cannot do what it was started for.
+        """
+        ...
+
     def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
         """Stream deltas in order. Closing the iterator frees the request's slot and cache.
 

@@ -6,7 +6,7 @@ nothing is clever, and so it is what the tests and the evaluation compare the se
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -22,6 +22,9 @@ from transformers.generation.logits_process import (
 
 from contracts.errors import PromptTooLong
 from contracts.manifest import LatentSpec
+from model_runner.ablation.donors import BANK_CAPACITY, OWN, Ablation, Row, block_positions, has_enough
+from model_runner.ablation.feedback import DonorBank, Feedback
+from model_runner.ablation.samples import donor_requests
 from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, SamplingSettings, StopReason, TokenDelta
 from model_runner.generation import GenerationDefaults
@@ -34,8 +37,20 @@ class TransformersEngine:
 
     name = "transformers"
 
-    def __init__(self, model: Any, checkpoint: Checkpoint, end_ids: tuple[int, ...], max_history_latents: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        checkpoint: Checkpoint,
+        end_ids: tuple[int, ...],
+        max_history_latents: int,
+        ablation: Ablation | None = None,
+        feedback: Feedback | None = None,
+    ) -> None:
+        """``feedback`` is what is fed back if not the own hidden states, with ``ablation`` beside it."""
         self._model = model
+        self._ablation = ablation or Ablation("none")
+        self._feedback = feedback
+        self._latents: dict[int, Tensor] = {}  # fed to the latest request, by position
         self._checkpoint = checkpoint
         self._end_ids = end_ids
         self._max_history_latents = max_history_latents
@@ -45,24 +60,64 @@ class TransformersEngine:
 
     @classmethod
     def start(
-        cls, settings: RunnerSettings, checkpoint: Checkpoint, defaults: GenerationDefaults
+        cls,
+        settings: RunnerSettings,
+        checkpoint: Checkpoint,
+        defaults: GenerationDefaults,
+        donors: Sequence[EngineRequest] | None = None,
     ) -> "TransformersEngine":
+        """Load the model. ``donors``: samples whose latents ``swap`` feeds; as the settings say if None.
+
+        Raises ``BadSettings`` for donors that cannot be read.
+        """
+        mode = settings.latent_ablation
+        if mode == "swap" and donors is None:
+            donors = donor_requests(settings.latent_donors, checkpoint, defaults)
         dtype = torch.float32 if settings.dtype == "auto" else getattr(torch, settings.dtype)
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(
             checkpoint.folder, dtype=dtype, attn_implementation="eager"
         )
         model.requires_grad_(False)
-        return cls(model, checkpoint, defaults.end_ids, settings.max_history_latents)
+        feedback = None
+        if mode != "none":
+            bank = DonorBank.allocate(
+                capacity=BANK_CAPACITY if mode == "swap" else 0,
+                size=checkpoint.spec.size,
+                hidden_size=checkpoint.text_config["hidden_size"],
+                dtype=dtype,
+                device="cpu",
+            )
+            feedback = Feedback(mode, bank)
+        ablation = Ablation(mode, donors or ())
+        return cls(model, checkpoint, defaults.end_ids, settings.max_history_latents, ablation, feedback)
+
+    async def prepare(self) -> None:
+        await self._ablation.prepare(self._record_donor)
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
         if request.prompt_ids.count(self._checkpoint.spec.pad_id) > self._max_history_latents:
             raise PromptTooLong(f"the history holds more than {self._max_history_latents} latents")
+        await self.prepare()
+        row = self._ablation.row(request)
         waited_from = time.monotonic()
         async with self._turn:
             queue_ms = (time.monotonic() - waited_from) * 1000
-            deltas = self._deltas(request, queue_ms)
+            deltas = self._deltas(request, queue_ms, row)
             while (delta := await _in_thread(deltas)) is not None:
                 yield delta
+
+    async def _record_donor(self, request: EngineRequest) -> int:
+        """Answer a request with its own latents and keep them."""
+        assert self._feedback is not None  # only `swap` has donors
+        spec = self._checkpoint.spec
+        ids: list[int] = []
+        num_prompt_tokens = 0
+        async with self._turn:
+            deltas = self._deltas(request, 0.0, OWN)
+            while not has_enough(ids, spec) and (delta := await _in_thread(deltas)) is not None:
+                num_prompt_tokens = delta.prompt.num_tokens if delta.prompt else num_prompt_tokens
+                ids += delta.ids
+            return self._feedback.bank.add(self._latents, block_positions(ids, num_prompt_tokens, spec))
 
     async def is_alive(self) -> bool:
         return True
@@ -73,7 +128,7 @@ class TransformersEngine:
     async def aclose(self) -> None: ...
 
     @torch.inference_mode()
-    def _deltas(self, request: EngineRequest, queue_ms: float) -> Iterator[TokenDelta]:
+    def _deltas(self, request: EngineRequest, queue_ms: float, row: Row) -> Iterator[TokenDelta]:
         """The loop itself."""
         spec, sampling = self._checkpoint.spec, request.sampling
         images = self._pixels(request)
@@ -84,7 +139,8 @@ class TransformersEngine:
             num_cached_tokens=0,
             queue_ms=queue_ms,
         )
-        sequence = _Sequence(self._model, spec)
+        sequence = _Sequence(self._model, spec, self._fed_by(row))
+        self._latents = sequence.latents
         hidden = sequence.read_prompt(ids, images)
         generator = torch.Generator().manual_seed(sampling.seed) if sampling.seed is not None else None
         processors = _logits_processors(sampling)
@@ -104,6 +160,18 @@ class TransformersEngine:
             if reason is not None:
                 return
             hidden = sequence.step(token)
+
+    def _fed_by(self, row: Row) -> "Feed | None":
+        """What a request with this row is fed in place of its own hidden state; None: nothing."""
+        feedback = self._feedback
+        if feedback is None:
+            return None
+        rows_T3 = torch.tensor([row])
+
+        def feed(own_TD: Tensor, position: int, phase: int) -> Tensor:
+            return feedback.feed(own_TD, torch.tensor([position]), torch.tensor([phase]), rows_T3)
+
+        return feed
 
     def _pixels(self, request: EngineRequest) -> dict[str, Tensor]:
         if not request.images:
@@ -138,15 +206,21 @@ def in_block(chosen: int, phase: int, spec: LatentSpec) -> int:
     return spec.end_id if phase > spec.size else spec.pad_id
 
 
-class _Sequence:
-    """One sequence with its KV cache: feed it a prompt, then token after token."""
+# (hidden state of the position before [1, D], position, phase after it) -> what is fed, [1, D]
+Feed = Callable[[Tensor, int, int], Tensor]
 
-    def __init__(self, model: Any, spec: LatentSpec) -> None:
+
+class _Sequence:
+    """One sequence with its KV cache: feed it a prompt, then token after token. ``latents`` were fed, by position."""
+
+    def __init__(self, model: Any, spec: LatentSpec, feed: Feed | None) -> None:
         self._model = model
         self._spec = spec
         self._cache = DynamicCache()
         self._rope_delta = 0
         self._hidden = torch.empty(0)
+        self._feed = feed
+        self.latents: dict[int, Tensor] = {}
         self.phase = 0
 
     def read_prompt(self, ids: list[int], images: dict[str, Tensor]) -> Tensor:
@@ -170,11 +244,15 @@ class _Sequence:
     def step(self, token: int) -> Tensor:
         """Feed one token: a pad inside a block as the hidden state before it, any other as its embedding."""
         is_latent = token == self._spec.pad_id and 1 <= self.phase <= self._spec.size
+        place = self._cache.get_seq_length()
         if is_latent:
-            embedding = self._hidden[None, None]
+            own = self._hidden[None]
+            fed = own if self._feed is None else self._feed(own, place, self.phase + 1)
+            self.latents[place] = fed[0]
+            embedding = fed[None]
         else:
             embedding = self._model.get_input_embeddings()(torch.tensor([[token]]))
-        position = self._cache.get_seq_length() + self._rope_delta  # the same on all three axes after the images
+        position = place + self._rope_delta  # the same on all three axes after the images
         output = self._model.model.language_model(
             inputs_embeds=embedding,
             position_ids=torch.full((3, 1, 1), position),

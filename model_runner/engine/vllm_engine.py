@@ -1,10 +1,12 @@
 """The engine of production: vLLM's ``AsyncLLM`` with the ILVR model class."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 from contracts.errors import EngineDead, GenerationFailed, PromptTooLong
+from model_runner.ablation.donors import OWN, Ablation, Row, block_positions, has_enough
+from model_runner.ablation.samples import donor_requests
 from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
 from model_runner.environment import set_cpu_environment, set_environment
@@ -27,19 +29,39 @@ class VllmEngine:
 
     name = "vllm"
 
-    def __init__(self, llm: Any, recorder: Any, checkpoint: Checkpoint, end_ids: tuple[int, ...], cap: int) -> None:
+    def __init__(
+        self,
+        llm: Any,
+        recorder: Any,
+        checkpoint: Checkpoint,
+        end_ids: tuple[int, ...],
+        cap: int,
+        ablation: Ablation,
+    ) -> None:
         self._llm = llm
+        self._ablation = ablation
         self._recorder = recorder
         self._checkpoint = checkpoint
         self._end_ids = end_ids
         self._max_history_latents = cap
 
     @classmethod
-    def start(cls, settings: RunnerSettings, checkpoint: Checkpoint, defaults: GenerationDefaults) -> "VllmEngine":
+    def start(
+        cls,
+        settings: RunnerSettings,
+        checkpoint: Checkpoint,
+        defaults: GenerationDefaults,
+        donors: Sequence[EngineRequest] | None = None,
+    ) -> "VllmEngine":
         """Load the model and start the engine process. Blocks for some 10 to 30 s.
 
-        Raises whatever vLLM raises when it cannot start.
+        donors: samples whose latents ``swap`` feeds; as the settings say if None.
+
+        Raises whatever vLLM raises when it cannot start, and ``BadSettings`` for donors that cannot be read.
         """
+        if settings.latent_ablation == "swap" and donors is None:
+            donors = donor_requests(settings.latent_donors, checkpoint, defaults)
+        ablation = Ablation(settings.latent_ablation, donors or ())
         is_cpu = is_cpu_engine()
         set_environment()
         if is_cpu:
@@ -52,9 +74,16 @@ class VllmEngine:
         recorder, factory = recorder_factory()
         args = AsyncEngineArgs(**engine_arguments(settings, checkpoint, is_cpu=is_cpu))
         llm = AsyncLLM.from_engine_args(args, stat_loggers=[factory])
-        return cls(llm, recorder, checkpoint, defaults.end_ids, settings.max_history_latents)
+        return cls(llm, recorder, checkpoint, defaults.end_ids, settings.max_history_latents, ablation)
 
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
+    async def prepare(self) -> None:
+        await self._ablation.prepare(self._record_donor)
+
+    def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
+        return self._answer(request)
+
+    async def _answer(self, request: EngineRequest, row: Row | None = None) -> AsyncGenerator[TokenDelta, None]:
+        """As :meth:`generate`; ``row`` is for a donor, which is answered while the engine is being prepared."""
         from vllm.exceptions import VLLMValidationError
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -63,7 +92,10 @@ class VllmEngine:
             raise PromptTooLong(
                 f"the history holds {num_pads} latents; this server replays at most {self._max_history_latents}"
             )
-        outputs = self._llm.generate(_prompt(request), self._sampling_params(request), request.request_id)
+        if row is None:
+            await self.prepare()
+            row = self._ablation.row(request)
+        outputs = self._llm.generate(_prompt(request), self._sampling_params(request, row), request.request_id)
         is_first = True
         try:
             async with aclosing(outputs):
@@ -79,6 +111,22 @@ class VllmEngine:
             raise EngineDead(GONE) from error
         except (VLLMValidationError, ValueError) as error:
             raise GenerationFailed(f"the engine refused the request: {error}") from error
+
+    async def _record_donor(self, request: EngineRequest) -> int:
+        """Answer a request with its own latents and keep them. Nothing else may run."""
+        spec = self._checkpoint.spec
+        await self.worker_call("trace_latents", True)
+        ids: list[int] = []
+        num_prompt_tokens = 0
+        async with aclosing(self._answer(request, OWN)) as deltas:
+            async for delta in deltas:
+                num_prompt_tokens = delta.prompt.num_tokens if delta.prompt else num_prompt_tokens
+                ids += delta.ids
+                if has_enough(ids, spec):
+                    break
+        num_blocks: int = await self.worker_call("add_donor", block_positions(ids, num_prompt_tokens, spec))
+        await self.worker_call("trace_latents", False)
+        return num_blocks
 
     async def is_alive(self) -> bool:
         return self._llm is not None and not self._llm.errored
@@ -114,13 +162,16 @@ class VllmEngine:
             self._llm.shutdown = lambda *args, **kwargs: None
             self._llm = None
 
-    def _sampling_params(self, request: EngineRequest) -> Any:
+    def _sampling_params(self, request: EngineRequest, row: Row) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
-        from model_runner.model.keys import LATENT_OFF
+        from model_runner.model.keys import FEED_ROW, LATENT_OFF
 
         sampling = request.sampling
+        told: dict[str, Any] = {LATENT_OFF: True} if request.latent_mode == "off" else {}
+        if row != OWN:
+            told[FEED_ROW] = list(row)
         return SamplingParams(
             max_tokens=sampling.max_tokens,
             temperature=sampling.temperature,
@@ -132,7 +183,7 @@ class VllmEngine:
             ignore_eos=True,  # of vLLM's own reading of the checkpoint; ours is the line above
             detokenize=False,  # text is made from ids by the step machine, which knows blocks
             output_kind=RequestOutputKind.DELTA,
-            extra_args={LATENT_OFF: True} if request.latent_mode == "off" else None,
+            extra_args=told or None,
         )
 
     def _prompt_info(self, output: Any) -> PromptInfo:
@@ -150,18 +201,21 @@ def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu
     """The arguments of ``AsyncEngineArgs``: a pure function of the settings."""
     from msgspec.structs import asdict
 
-    from model_runner.model.keys import SPEC_KEY
+    from model_runner.model.keys import ABLATION_KEY, SPEC_KEY
     from model_runner.model.register import ARCHITECTURE
 
     context = settings.context_tokens(checkpoint.context_tokens)
     kv_cache_mib = settings.kv_cache_mib or (DEFAULT_CPU_KV_CACHE_MIB if is_cpu else None)
+    processors = ["model_runner.model.latent_off:LatentOff"]
+    if settings.latent_ablation != "none":
+        processors.append("model_runner.model.feed_rows:FeedRows")
     dtype = settings.dtype if settings.dtype != "auto" else ("float32" if is_cpu else "bfloat16")
     return {
         "model": str(checkpoint.folder),
         "hf_overrides": {"architectures": [ARCHITECTURE]},
-        "additional_config": {SPEC_KEY: asdict(checkpoint.spec)},
+        "additional_config": {SPEC_KEY: asdict(checkpoint.spec), ABLATION_KEY: settings.latent_ablation},
         "worker_cls": f"model_runner.model.{'cpu' if is_cpu else 'gpu'}_worker.ILVRWorker",
-        "logits_processors": ["model_runner.model.latent_off:LatentOff"],
+        "logits_processors": processors,
         "generation_config": "vllm",  # the runner resolves the checkpoint's defaults itself
         "dtype": dtype,
         "max_model_len": context,
@@ -170,7 +224,7 @@ def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu
         "block_size": settings.block_size,
         "kv_cache_memory_bytes": kv_cache_mib * 2**20 if kv_cache_mib else None,
         "num_gpu_blocks_override": settings.num_kv_blocks,
-        "enable_prefix_caching": settings.prefix_caching,
+        "enable_prefix_caching": settings.caches_prefixes,
         "limit_mm_per_prompt": {"image": settings.max_images},
         "enforce_eager": is_cpu if settings.enforce_eager is None else settings.enforce_eager,
         "seed": 0,

@@ -22,6 +22,7 @@ NO_LINK = -1
 class Chunk:
     """What the tokens of a step are to each other.
 
+    request_T: row of its request in the batch. int64
     link_T: index of the token before, computed in this step too, or ``NO_LINK``. int64
     row_T: state row of the position before; meaningful where there is no link. int64
     phase_T: phase after each token. int32
@@ -31,6 +32,7 @@ class Chunk:
     positions_T: position in the sequence. int64
     """
 
+    request_T: Tensor
     link_T: Tensor
     row_T: Tensor
     phase_T: Tensor
@@ -78,6 +80,7 @@ def read_chunk(
     kept_T = slots_T % state.block_size == state.block_size - 1
     kept_T[last_R] = True
     return Chunk(
+        request_T=request_T,
         link_T=link_T,
         row_T=row_R[request_T],
         phase_T=phase_T,

@@ -36,6 +36,12 @@ class LatentCounters:
     def _keep(self, rows: Tensor, positions: Tensor, embeds: Tensor) -> None:
         self.trace.append((positions[rows].clone(), embeds[rows].clone()))
 
+    def take_vectors(self) -> dict[int, Tensor]:
+        """Vectors by position since tracing began, and begin anew; of a position fed twice, the last. One request."""
+        trace, self.trace = self.trace, []
+        pairs = ((positions.tolist(), vectors) for positions, vectors in trace)
+        return {at: vector for positions, vectors in pairs for at, vector in zip(positions, vectors, strict=True)}
+
     def take_trace(self) -> tuple[list[int], list[list[float]]]:
         """Positions and vectors since tracing began, and begin anew."""
         trace, self.trace = self.trace, []

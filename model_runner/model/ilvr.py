@@ -14,6 +14,7 @@ from vllm.forward_context import get_forward_context, is_forward_context_availab
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.multimodal import MULTIMODAL_REGISTRY
 
+from model_runner.ablation.feedback import Feedback
 from model_runner.kernels.latent_step import LatentState, commit, inject
 from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
 from model_runner.model.counters import LatentCounters
@@ -33,6 +34,12 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self.counters = LatentCounters()
         self.state: LatentState | None = None  # set by the worker as soon as the KV cache exists
         self.has_newcomers = False  # set by the worker for each step
+        self.feedback: Feedback | None = None  # what is fed back if not the own hidden states
+
+    def ablate(self, feedback: Feedback, rows_R3: Tensor) -> None:
+        """Feed back something else from now on. ``rows_R3`` are the numbers of the requests of each step, in order."""
+        self.feedback = feedback
+        self.feed_rows_R3 = rows_R3
 
     def embed_multimodal(self, **kwargs: object) -> Any:
         embeddings = super().embed_multimodal(**kwargs)
@@ -70,6 +77,10 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         injected_RD, phase_R = inject(
             ids_R, embeds_TD[:num_requests], attention.seq_lens, block_table_RB, state, self.spec
         )
+        if self.feedback is not None:
+            rows_R3 = self.feed_rows_R3[:num_requests]
+            fed_RD = self.feedback.feed(injected_RD, attention.seq_lens - 1, phase_R, rows_R3)
+            injected_RD = torch.where((phase_R > 1)[:, None], fed_RD, injected_RD)
         embeds_TD[:num_requests] = injected_RD
         if self.counters.is_tracing:
             self.counters.trace_decode(ids_R == self.spec.pad_id, phase_R, attention.seq_lens, injected_RD)
@@ -100,18 +111,18 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         return hidden_TD
 
     def _replay(self, positions: Tensor, embeds_TD: Tensor, chunk: Chunk, state: LatentState) -> Tensor:
-        """Hidden states of the step, its inner pads fed with the hidden state before them.
+        """Hidden states of the step, its inner pads fed with the hidden state before them, or what stands for it.
 
         Latents form a causal chain: pass n makes the first n pads of each sequence exact, and a pass that changes
         nothing proves that all are. KV slots are overwritten by each pass.
         """
         stored = (chunk.inner_T & (chunk.link_T == NO_LINK)).nonzero().squeeze(1)
-        embeds_TD[stored] = state.feedback_BD[chunk.row_T[stored]]
+        embeds_TD[stored] = self._fed(state.feedback_BD[chunk.row_T[stored]], chunk, stored)
         pads = (chunk.inner_T & (chunk.link_T != NO_LINK)).nonzero().squeeze(1)
         hidden_TD = self._language_model(positions, embeds_TD)
         num_passes = 0
         while num_passes < len(pads):
-            fed_TD = hidden_TD[chunk.link_T[pads]]
+            fed_TD = self._fed(hidden_TD[chunk.link_T[pads]], chunk, pads)
             if torch.equal(fed_TD, embeds_TD[pads]):
                 break
             embeds_TD[pads] = fed_TD
@@ -121,6 +132,13 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         if self.counters.is_tracing:
             self.counters.trace_prefill(chunk.inner_T, chunk.positions_T, embeds_TD)
         return hidden_TD
+
+    def _fed(self, own_PD: Tensor, chunk: Chunk, pads_P: Tensor) -> Tensor:
+        """What is fed at inner pads, given by their indices in the step; ``own_PD`` is the hidden state before each."""
+        if self.feedback is None:
+            return own_PD
+        rows_P3 = self.feed_rows_R3[chunk.request_T[pads_P]]
+        return self.feedback.feed(own_PD, chunk.positions_T[pads_P], chunk.phase_T[pads_P], rows_P3)
 
     def _language_model(self, positions: Tensor, embeds_TD: Tensor) -> Tensor:
         language_model: Any = self.language_model

@@ -5,7 +5,9 @@ from typing import Any
 from contracts.manifest import LatentSpec
 
 SPEC_KEY = "ilvr"  # in vLLM's additional_config: the fields of LatentSpec
+ABLATION_KEY = "ilvr_ablation"  # in vLLM's additional_config: a LatentAblation
 LATENT_OFF = "ilvr_latent_off"  # in SamplingParams.extra_args
+FEED_ROW = "ilvr_feed_row"  # in SamplingParams.extra_args: the numbers of a Row, where latents are ablated
 
 
 def spec_of(vllm_config: Any) -> LatentSpec:

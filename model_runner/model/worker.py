@@ -4,11 +4,16 @@ The engine argument ``worker_cls`` names ``cpu_worker.ILVRWorker`` or ``gpu_work
 """
 
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from model_runner.ablation.donors import BANK_CAPACITY
+from model_runner.ablation.feedback import DonorBank, Feedback
 from model_runner.kernels.latent_step import LatentState, decide
+from model_runner.model.feed_rows import FeedRows
+from model_runner.model.keys import ABLATION_KEY
 
 
 class LatentWorkerMixin:
@@ -40,6 +45,18 @@ class LatentWorkerMixin:
             device=str(self.device),
         )
         self.model_runner.sampler.register_forward_hook(self._apply_block_rule)
+        mode = self.vllm_config.additional_config[ABLATION_KEY]
+        if mode != "none":
+            bank = DonorBank.allocate(
+                capacity=BANK_CAPACITY if mode == "swap" else 0,
+                size=model.spec.size,
+                hidden_size=self.vllm_config.model_config.get_hidden_size(),
+                dtype=self.vllm_config.model_config.dtype,
+                device=str(self.device),
+            )
+            processors = self.model_runner.input_batch.logitsprocs.all
+            rows = next(one.rows_R3 for one in processors if isinstance(one, FeedRows))
+            model.ablate(Feedback(mode, bank), rows)
 
     def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         """A request that (re)starts may share a block with a token of this very step, even if each has one token only:
@@ -71,6 +88,12 @@ class LatentWorkerMixin:
     def num_known_requests(self) -> int:
         """Requests that the model runner keeps state of."""
         return len(self.model_runner.requests)
+
+    def add_donor(self, blocks: Sequence[Sequence[int]]) -> int:
+        """Keep blocks of the one request that was traced; each is given by the positions of its pads."""
+        model = self.model_runner.get_model()
+        num_kept: int = model.feedback.bank.add(model.counters.take_vectors(), blocks)
+        return num_kept
 
     def trace_latents(self, on: bool) -> None:
         self.model_runner.get_model().counters.is_tracing = on

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
-from contracts.errors import EngineDead
+from contracts.errors import BadSettings, EngineDead
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, StopReason, TokenDelta
 
 HOLD = "hold"  # in a script: wait here until the test says go on
@@ -31,6 +31,13 @@ class ScriptedEngine:
         self.closing_takes_s = 0.0
         self.is_closing = asyncio.Event()
         self._changed = asyncio.Event()
+        self.num_prepared = 0
+        self.cannot: BadSettings | None = None
+
+    async def prepare(self) -> None:
+        self.num_prepared += 1
+        if self.cannot is not None:
+            raise self.cannot
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
         self.requests.append(request)

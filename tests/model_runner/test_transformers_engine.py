@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from contracts.errors import PromptTooLong
 from contracts.manifest import BlockRule
+from model_runner.ablation.donors import Row
 from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest, PromptInfo, SamplingSettings, TokenDelta
 from model_runner.engine.transformers_engine import TransformersEngine, _choose, _logits_processors, in_block
@@ -64,7 +65,7 @@ class SlowLoop(TransformersEngine):
         self.is_computing = threading.Event()
         self.num_at_once = self.most_at_once = 0
 
-    def _deltas(self, request: EngineRequest, queue_ms: float) -> Iterator[TokenDelta]:
+    def _deltas(self, request: EngineRequest, queue_ms: float, row: Row) -> Iterator[TokenDelta]:
         for count in range(1, 4):
             self.num_at_once += 1
             self.most_at_once = max(self.most_at_once, self.num_at_once)
