@@ -17,6 +17,7 @@ COMMANDS = {
     "serve": "start gateway, broker and engine: one process tree, one line when ready",
     "ask": "ask a running server about an image and watch it think",
     "maze": "draw a maze picture with its question and solution",
+    "data": "make data to train on, and check data before training",
     "train": "train a checkpoint from a named recipe",
     "convert": "turn a published checkpoint into safetensors with a manifest, ready to serve",
     "doctor": "check this machine and environment",
