@@ -15,38 +15,38 @@ from safetensors.torch import save
 from tokenizers import Tokenizer
 
 from contracts.manifest import FORMAT, MANIFEST_FILE
-from training.configs import Recipe
-from training.maze_data import MAX_PIXELS, MIN_PIXELS, image_processor
-from training.maze_train import TrainedMaze
+from training.configs import GridRecipe
+from training.grids.state import GridRun
+from training.grids.tiles import MAX_PIXELS, MIN_PIXELS, image_processor
 from training.tiny_model import INITIALIZER_RANGE, MERGE_SIZE, PATCH_PX, TEMPORAL_PATCH_SIZE
-from training.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SpecialIds, special_ids
+from training.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SpecialIds
 
 WEIGHTS_FILE = "model.safetensors"
 # The layout's own version: what transformers wrote it.
 LAYOUT_VERSION = "4.50.0"
 
 
-def export(trained: TrainedMaze, folder: Path, created_by: Mapping[str, Any]) -> None:
-    """Write the checkpoint in float32, exactly the weights that were trained. Overwrites files of the same names."""
+def export(run: GridRun, folder: Path, created_by: Mapping[str, Any]) -> None:
+    """Write the checkpoint in float32, exactly the weights that were run. Overwrites files of the same names."""
     folder.mkdir(parents=True, exist_ok=True)
-    ids = special_ids(trained.tokenizer)
-    weights = save(published_tensors(trained.model), metadata={"format": "pt"})
+    ids = run.batches.ids
+    weights = save(published_tensors(run.model), metadata={"format": "pt"})
     (folder / WEIGHTS_FILE).write_bytes(weights)
-    trained.tokenizer.save(str(folder / "tokenizer.json"))
-    manifest: dict[str, Any] = {"format": FORMAT, **_latent_fields(trained.recipe, ids)}
+    run.tokenizer.save(str(folder / "tokenizer.json"))
+    manifest: dict[str, Any] = {"format": FORMAT, **_latent_fields(run.recipe, ids)}
     manifest |= {
-        "latent_exit": trained.recipe.latent_exit,
+        "latent_exit": run.recipe.latent_exit,
         "sha256": {WEIGHTS_FILE: hashlib.sha256(weights).hexdigest()},
         "created_by": dict(created_by),
     }
     files = {
-        "config.json": flat_config(trained.recipe, ids),
+        "config.json": flat_config(run.recipe, ids),
         "generation_config.json": {
             "do_sample": False,
             "eos_token_id": [ids.im_end, ids.end_of_text],
             "pad_token_id": ids.end_of_text,
         },
-        "tokenizer_config.json": tokenizer_config(trained.recipe, trained.tokenizer),
+        "tokenizer_config.json": tokenizer_config(run.recipe, run.tokenizer),
         "special_tokens_map.json": {
             "additional_special_tokens": list(SPECIAL_TOKENS[1:]),
             "eos_token": "<|im_end|>",
@@ -71,7 +71,7 @@ def published_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return published
 
 
-def flat_config(recipe: Recipe, ids: SpecialIds) -> dict[str, Any]:
+def flat_config(recipe: GridRecipe, ids: SpecialIds) -> dict[str, Any]:
     """``config.json`` as published checkpoints have it, with the latent ids and K."""
     shape = recipe.model
     return {
@@ -127,7 +127,7 @@ def flat_config(recipe: Recipe, ids: SpecialIds) -> dict[str, Any]:
     }
 
 
-def tokenizer_config(recipe: Recipe, tokenizer: Tokenizer) -> dict[str, Any]:
+def tokenizer_config(recipe: GridRecipe, tokenizer: Tokenizer) -> dict[str, Any]:
     """``tokenizer_config.json``: the generic fast class, since the whole tokenizer stands in ``tokenizer.json``."""
     return {
         "added_tokens_decoder": {
@@ -175,7 +175,7 @@ def preprocessor_config() -> dict[str, Any]:
     }
 
 
-def _latent_fields(recipe: Recipe, ids: SpecialIds) -> dict[str, int]:
+def _latent_fields(recipe: GridRecipe, ids: SpecialIds) -> dict[str, int]:
     return {
         "latent_token_id": ids.latent_pad,
         "latent_start_id": ids.latent_start,

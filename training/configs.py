@@ -1,4 +1,4 @@
-"""Named recipes. Each value stands with its reason or source; a recipe is data, and nothing here runs.
+"""Named recipes of the grid tasks. Each value stands with its reason or source; a recipe is data: nothing here runs.
 
 ``maze_tiny`` makes the checkpoint that the repository ships. Its schedule answers three observations of a first trial:
 the tower learns to see from direct answers far sooner than from latents; stage 1 alone is useless in free running,
@@ -8,6 +8,8 @@ because hidden states and visual features differ in norm; and every restart of t
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+PhaseKind = Literal["direct", "chain", "stage1", "stage2"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,51 +32,68 @@ class ModelShape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class Phase:
+    """Optimizer steps of one kind. ``alignment``: weight of L_sim, 0 in the stage 2 of ILVR."""
+
+    kind: PhaseKind
+    steps: int
+    alignment: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridRecipe:
     """A training run, complete: with the seed it decides every batch."""
 
     name: str
     model: ModelShape = field(default_factory=ModelShape)
+    task_weights: Mapping[str, float]
     latent_size: int = 8  # K of the released ILVR settings
     latent_exit: Literal["fixed", "learned"] = "fixed"  # with no loss on pads, `learned` blocks collapse to 0-1 latents
-    # Optimizer steps of each phase: direct answers, stage 1 (aligned latents), stage 2 (self-fed latents).
-    direct_steps: int
-    stage1_steps: int
-    stage2_steps: int
+    phases: tuple[Phase, ...]
     batch_size: int = 32
-    # Of the direct steps the first see small grids only: they cost half and teach to read a path off the features.
+    # The first steps see small grids only: they cost half and teach to read a path off the features.
     first_steps: int
     first_size_weights: Mapping[int, float]
-    # Share of the batches by grid size afterwards: big grids are hard and 3x3 has fewer than 3,000 to learn.
+    # Share of the batches by grid size afterwards: big grids are hard and 3x3 has fewer than 3,000 mazes to learn.
     size_weights: Mapping[int, float]
     # Share of stage-1 and stage-2 batches answered without a block, so that turning latents off stays a fair ablation.
     direct_share: float
     learning_rate: float
     warmup_steps: int
-    decay_share: float  # the rate falls linearly to 0 over this last share of all steps; one schedule, no restart
+    decay_steps: int  # the rate falls linearly to 0 over these last steps; one schedule, no restart
     adam_betas: tuple[float, float] = (0.9, 0.98)  # 0.98: gradients of 32 mazes are noisy, 0.999 forgets too slowly
     weight_decay: float = 0.02
     max_grad_norm: float = 1.0  # released ILVR settings
     cell_weight: float = 1.0  # of the losses on each cell, through all phases; not part of ILVR
-    alignment_weight: float = 1.0  # L = CE + 1.0 L_sim, released ILVR settings
     alignment_noise: float = 0.01  # std added to each target, released ILVR settings
-    selection_top_p: float = 0.9  # released ILVR settings; never binds, as published
+    top_p: float = 0.9  # released ILVR settings; never binds, as published
+    # ``published``: the features most similar to the query. ``ordered``: of the path's cells, in path order.
+    selection: Literal["published", "ordered"] = "published"
+    ema_decay: float | None = None  # None: a teacher frozen when stage 1 begins, as the released code in truth has
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
 
 
-def maze_tiny() -> Recipe:
+def maze_tiny() -> GridRecipe:
     """The embedded default checkpoint: mazes of 3x3 to 6x6."""
-    return Recipe(
+    return GridRecipe(
         name="maze_tiny",
+        task_weights={"maze": 1.0},
         first_steps=500,
         first_size_weights={3: 0.5, 4: 0.5},
-        direct_steps=1400,
-        stage1_steps=100,
-        stage2_steps=1100,
+        phases=(
+            Phase(kind="direct", steps=1400),
+            Phase(kind="stage1", steps=100, alignment=1.0),
+            Phase(kind="stage2", steps=1100),
+        ),
         size_weights={3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4},
         direct_share=0.1,
         learning_rate=2e-3,
         warmup_steps=50,
-        decay_share=0.45,
+        decay_steps=1170,
     )
 
 

@@ -112,7 +112,7 @@ class _Round:
 
 
 def _rounds(batch: Batch, num_rounds: int | None) -> list[_Round]:
-    """Round m: the text up to START of block m and its pads; a sample without such a block brings its remaining text."""
+    """Round m: text up to START of block m and its pads; a sample without such a block brings the rest of its text."""
     num_needed = max(map(len, batch.blocks)) + 1
     at = [0] * len(batch.lengths)
     rounds = []
@@ -155,8 +155,8 @@ class _CachedDecoder:
         return normed
 
     def _mask(self, is_real_BQ: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """[B, 1, Q, N]: real tokens before and the token itself, which keeps a row of padding finite. None where the
-        attention does that anyway: for the first tokens, and for one token after no padding."""
+        """[B, 1, Q, N]: real tokens of earlier segments and, causally, of this one, whose padding is at its end. None
+        where the attention does that anyway: for the first tokens, and for one token after no padding."""
         before = self._is_real_BN
         after = is_real_BQ if before is None else torch.cat([before, is_real_BQ], dim=1)
         self._is_real_BN = after
@@ -171,8 +171,7 @@ class _CachedDecoder:
                 raise ValueError("flash attention takes no mask: use sdpa, or batches of one sample in stage 2")
             return None  # causal from the last key backwards
         allowed_QQ = torch.ones(num_new, num_new, dtype=torch.bool, device=is_real_BQ.device).tril()
-        itself_QQ = torch.eye(num_new, dtype=torch.bool, device=is_real_BQ.device)
-        allowed_BQN = (allowed_QQ & is_real_BQ[:, None]) | itself_QQ
+        allowed_BQN = allowed_QQ.expand(len(is_real_BQ), -1, -1)
         if before is not None:
             allowed_BQN = torch.cat([before[:, None].expand(-1, num_new, -1), allowed_BQN], dim=2)
         mask = torch.zeros(allowed_BQN.shape, dtype=dtype, device=allowed_BQN.device)

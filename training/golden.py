@@ -128,7 +128,8 @@ def _compare_selection(
     found.exact("K*", [len(block.chosen) for block in selected.blocks[0]], recorded["Kstar"], where)
     found.exact("filled positions", selected.column_S.tolist(), recorded["firstK_positions"], where)
     for index, block in enumerate(selected.blocks[0]):
-        assert block.query_H is not None and block.similarity_C is not None
+        assert block.query_H is not None
+        assert block.similarity_C is not None
         found.vector("queries", block.query_H, arrays[f"{prefix}_q"][index], f"{where} block {index}")
         found.vector("similarities", block.similarity_C, arrays[f"{prefix}_sim{index}"], f"{where} block {index}")
     found.vector("teacher's latents", selected.vectors_SH, arrays[f"{prefix}_teacher_latents"], where)
@@ -185,7 +186,9 @@ def _compare_raw_pads(
     found: Comparison, recording: Recording, batch: Batch, recorded: Mapping[str, Any], where: str
 ) -> None:
     if "plain_ce_no_latents" in recorded:
-        nothing = Targets(torch.zeros(0, recording.model.config.text_config.hidden_size), *[torch.zeros(0).long()] * 2)
+        nothing = Targets(
+            torch.zeros(0, recording.model.config.text_config.hidden_size), torch.zeros(0).long(), torch.zeros(0).long()
+        )
         loss = Objective(recording.model, recording.weights)(batch, "stage1", nothing).cross_entropy
         found.number("cross entropy with raw pads", loss.item(), recorded["plain_ce_no_latents"], where)
 

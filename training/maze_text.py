@@ -72,9 +72,9 @@ _FULL = (
 )
 
 
-def answer_box(solution: str) -> str:
+def answer_box(answer: str) -> str:
     r"""``\boxed{RRDD}``: the form that the published answer matching looks for."""
-    return f"\\boxed{{{solution}}}"
+    return f"\\boxed{{{answer}}}"
 
 
 def draw_question(rng: random.Random) -> str:

@@ -10,7 +10,7 @@ from contracts.errors import InvalidRequest
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
 
-    from training.maze_train import Progress
+    from training.grids.train import Progress
 
 DESCRIPTION = """\
 Train a checkpoint from a named recipe.
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 
     from training.checkpoint import export
     from training.configs import RECIPES
-    from training.maze_train import scaled, train
+    from training.grids.train import scaled, train
 
     if args.config not in RECIPES:
         raise InvalidRequest(f"no recipe {args.config!r}; there is: {', '.join(sorted(RECIPES))}", param="config")
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     with ProgressBar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("starting", total=None)
-        trained = train(recipe, args.seed, lambda progress: _show(bar, task, progress))
+        grid_run = train(recipe, args.seed, lambda progress: _show(bar, task, progress))
     command = f"ilvr train --config {args.config} --seed {args.seed}"
     if args.minutes_scale != 1:
         command += f" --minutes-scale {args.minutes_scale:g}"
@@ -85,12 +85,12 @@ def run(args: argparse.Namespace) -> int:
         "command": command,
         "recipe": recipe.name,
         "seed": args.seed,
-        "steps": recipe.direct_steps + recipe.stage1_steps + recipe.stage2_steps,
-        "minutes": round(trained.cpu_s / 60, 1),
+        "steps": recipe.num_steps,
+        "minutes": round(grid_run.cpu_s / 60, 1),
         "torch": torch.__version__,
     }
-    export(trained, args.out, created_by)
-    print(f"wrote {args.out} after {trained.cpu_s / 60:.1f} minutes of one core", file=sys.stderr)
+    export(grid_run, args.out, created_by)
+    print(f"wrote {args.out} after {grid_run.cpu_s / 60:.1f} minutes of one core", file=sys.stderr)
     print(f"serve it with: ilvr serve --model {args.out}")
     return 0
 
@@ -101,10 +101,10 @@ def _show(bar: "ProgressBar", task: int, progress: "Progress") -> None:
 
     description = f"{progress.phase} loss {progress.loss:.3f}"
     bar.update(TaskID(task), total=progress.num_steps, completed=progress.step, description=description)
-    if progress.scores:
-        sizes = "  ".join(f"{n}x{n} {100 * score.success:.0f} %" for n, score in progress.scores.items())
-        full = min(score.full_block for score in progress.scores.values())
+    for task_name, scores in progress.scores.items():
+        sizes = "  ".join(f"{n}x{n} {100 * score.success:.0f} %" for n, score in scores.items())
+        full = min(score.full_block for score in scores.values())
         bar.console.print(
-            f"step {progress.step} ({progress.phase}, {progress.cpu_s:.0f} s): unseen mazes {sizes}; "
+            f"step {progress.step} ({progress.phase}, {progress.cpu_s:.0f} s): unseen {task_name}s {sizes}; "
             f"full latent block {100 * full:.0f} %"
         )

@@ -1,0 +1,155 @@
+"""Greedy free running on many puzzles at once: what serving does, without its engine, to watch and score training runs.
+
+Shape letters: B puzzles, H hidden size, V vocabulary.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+
+from training.forward import embeddings
+from training.grids.batches import GridBatches, mrope_positions
+from training.grids.tasks import GridTask, Puzzle
+
+# A thought, a chain of 15 cells or a block, and the longest answer fit; what is longer is wrong anyway.
+MAX_NEW_TOKENS = 80
+# Other puzzles than the benchmark's, up to chance overlap; at 3x3, where few mazes exist, the watched are among them.
+WATCH_SEED = 1
+# Puzzles decoded at once: enough to fill one core, small enough for its cache.
+CHUNK = 125
+
+# What is fed back in a block: `on` the model's own states, `zero` zeros, `noise` Gaussian vectors of the same norm,
+# `swap` the states of another puzzle. `off`: START is never chosen, so there is no block.
+Latents = Literal["on", "off", "zero", "noise", "swap"]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Share of puzzles solved, and share of answers with a complete latent block."""
+
+    success: float
+    full_block: float
+
+
+def scores_by_size(
+    model: Qwen2_5_VLForConditionalGeneration,
+    batches: GridBatches,
+    task: GridTask,
+    latent_size: int,
+    per_size: int,
+    *,
+    latents: Latents = "on",
+    seed: int = 0,
+) -> Mapping[int, Score]:
+    """Scores on unseen puzzles of each size, under the standard question."""
+    return {
+        size: score(model, batches, task, task.test_puzzles(size, per_size, seed), latent_size, latents)
+        for size in task.sizes
+    }
+
+
+def watch(
+    model: Qwen2_5_VLForConditionalGeneration, batches: GridBatches, latent_size: int, per_size: int
+) -> Mapping[str, Mapping[int, Score]]:
+    """Scores of every task, on few puzzles."""
+    return {
+        name: scores_by_size(model, batches, task, latent_size, per_size, seed=WATCH_SEED)
+        for name, task in batches.tasks.items()
+    }
+
+
+def score(
+    model: Qwen2_5_VLForConditionalGeneration,
+    batches: GridBatches,
+    task: GridTask,
+    puzzles: Sequence[Puzzle],
+    latent_size: int,
+    latents: Latents = "on",
+) -> Score:
+    """Score on puzzles of one size."""
+    ids = batches.ids
+    block = [ids.latent_start, *[ids.latent_pad] * latent_size, ids.latent_end]
+    num_right = num_full = 0
+    for first in range(0, len(puzzles), CHUNK):
+        chunk = puzzles[first : first + CHUNK]
+        answers = generate_ids(model, batches, task, chunk, latent_size, latents=latents)
+        for puzzle, answer_ids in zip(chunk, answers, strict=True):
+            said = batches.tokenizer.decode(answer_ids)
+            num_right += task.is_right(puzzle, said.rpartition("\\boxed{")[2].partition("}")[0])
+            start = answer_ids.index(ids.latent_start) if ids.latent_start in answer_ids else len(answer_ids)
+            num_full += answer_ids[start : start + len(block)] == block
+    return Score(num_right / len(puzzles), num_full / len(puzzles))
+
+
+@torch.no_grad()
+def generate_ids(
+    model: Qwen2_5_VLForConditionalGeneration,
+    batches: GridBatches,
+    task: GridTask,
+    puzzles: Sequence[Puzzle],
+    latent_size: int,
+    *,
+    question: str | None = None,
+    latents: Latents = "on",
+) -> list[list[int]]:
+    """Generated token ids of each puzzle, up to and without ``<|im_end|>``. All puzzles of one size; `fixed` blocks.
+
+    START opens a block of exactly ``latent_size`` pads and END; pad and END are impossible outside a block.
+    """
+    ids = batches.ids
+    prompt = batches.collate(task, puzzles, question or task.question, "prompt").batch
+    inputs, _ = embeddings(model, prompt)
+    num_prompt = prompt.ids_BT.shape[1]
+    positions = mrope_positions(prompt.ids_BT[0].tolist(), ids.image_pad, num_prompt + MAX_NEW_TOKENS)
+    noise = torch.Generator().manual_seed(0)
+    cache = DynamicCache()
+    # 0 outside a block, 1 after START, 1 + n after n pads: the `phase` of serving.
+    phase_B = torch.zeros(len(puzzles), dtype=torch.long)
+    has_ended_B = torch.zeros(len(puzzles), dtype=torch.bool)
+    at = torch.arange(num_prompt)
+    generated: list[Tensor] = []
+    while len(generated) < MAX_NEW_TOKENS and not bool(has_ended_B.all()):
+        output = model.model.language_model(
+            inputs_embeds=inputs,
+            position_ids=positions[:, None, at].expand(-1, len(puzzles), -1),
+            past_key_values=cache,
+            use_cache=True,
+        )
+        state_BH = output.last_hidden_state[:, -1]
+        logits_BV = model.lm_head(state_BH)
+        logits_BV[:, [ids.latent_pad, ids.latent_end]] = -torch.inf
+        if latents == "off":
+            logits_BV[:, ids.latent_start] = -torch.inf
+        chosen_B = logits_BV.argmax(-1)
+        in_block_B = phase_B > 0
+        chosen_B[in_block_B] = ids.latent_pad
+        chosen_B[phase_B == latent_size + 1] = ids.latent_end
+        phase_B = torch.where(in_block_B, phase_B + 1, (chosen_B == ids.latent_start).long())
+        phase_B[chosen_B == ids.latent_end] = 0
+        has_ended_B |= chosen_B == ids.im_end
+        generated.append(chosen_B)
+        is_latent = (chosen_B == ids.latent_pad)[:, None]
+        embedded = model.get_input_embeddings()(chosen_B)
+        inputs = torch.where(is_latent, _fed_back(state_BH, latents, noise), embedded)[:, None]
+        at = at[-1:] + 1
+    return [_until(row, ids.im_end) for row in torch.stack(generated, dim=1).tolist()]
+
+
+def _fed_back(state_BH: Tensor, latents: Latents, noise: torch.Generator) -> Tensor:
+    if latents == "zero":
+        return torch.zeros_like(state_BH)
+    if latents == "swap":
+        return state_BH.roll(1, 0)
+    if latents == "noise":
+        drawn = torch.randn(state_BH.shape, generator=noise)
+        scaled: Tensor = drawn * (state_BH.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))
+        return scaled
+    return state_BH
+
+
+def _until(token_ids: list[int], stop_id: int) -> list[int]:
+    return token_ids[: token_ids.index(stop_id)] if stop_id in token_ids else token_ids

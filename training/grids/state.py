@@ -1,0 +1,90 @@
+"""The state of a grid run between two steps: what a stopped run goes on from, bitwise."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.configs import GridRecipe
+from training.grids.batches import GridBatches
+from training.grids.cells import CellClassifiers
+from training.grids.tasks import GridTask
+from training.grids.text import sentences
+from training.objective import Objective, Weights
+from training.teacher import SelectionSettings, Teacher
+from training.tiny_model import build_model
+from training.tiny_tokenizer import build_tokenizer
+
+
+class GridRun:
+    """Everything that a step reads or changes. ``cpu_s``: CPU seconds of all steps so far."""
+
+    def __init__(self, recipe: GridRecipe, tasks: dict[str, GridTask], seed: int) -> None:
+        torch.manual_seed(seed)
+        self.recipe, self.seed = recipe, seed
+        self.tokenizer = build_tokenizer(sentences(), recipe.model.vocab_size)
+        self.batches = GridBatches(self.tokenizer, tasks, recipe.latent_size, seed)
+        self.model = build_model(recipe.model, self.batches.ids, seed)
+        self.classifiers = CellClassifiers(recipe.model.hidden_size, tasks)
+        self.parameters = [*self.model.parameters(), *self.classifiers.parameters()]
+        self.optimizer = make_optimizer(self.parameters, recipe)
+        self.teacher: Teacher | None = None
+        self.step = 0
+        self.cpu_s = 0.0
+
+    def objective(self, alignment: float) -> Objective:
+        """The model with its losses."""
+        return Objective(self.model, Weights(alignment=alignment, noise_std=self.recipe.alignment_noise))
+
+    def make_teacher(self) -> Teacher:
+        """A copy of the model as it is now."""
+        ids = self.batches.ids
+        settings = SelectionSettings(
+            latent_size=self.recipe.latent_size,
+            no_text_ids=frozenset(
+                (ids.latent_pad, ids.latent_start, ids.latent_end, ids.vision_start, ids.vision_end, ids.image_pad)
+            ),
+            image_token_id=ids.image_pad,
+            top_p=self.recipe.top_p,
+            selection=self.recipe.selection,
+        )
+        return Teacher(self.model, settings)
+
+    def save(self, file: Path) -> None:
+        """Write the state; a reader finds the old file or the new one, never a part."""
+        state = {
+            "step": self.step,
+            "cpu_s": self.cpu_s,
+            "model": self.model.state_dict(),
+            "classifiers": self.classifiers.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "teacher": self.teacher and self.teacher.model.state_dict(),
+            "torch_rng": torch.get_rng_state(),
+            "batches_rng": self.batches.rng.getstate(),
+        }
+        part = file.with_suffix(f".part{os.getpid()}")
+        torch.save(state, part)
+        part.replace(file)
+
+    def load(self, file: Path) -> None:
+        """Go on from a state that ``save`` wrote for the same recipe and seed up to that step."""
+        state: dict[str, Any] = torch.load(file, weights_only=True)
+        self.step, self.cpu_s = state["step"], state["cpu_s"]
+        self.model.load_state_dict(state["model"])
+        self.classifiers.load_state_dict(state["classifiers"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["teacher"] is not None:
+            self.teacher = self.make_teacher()
+            self.teacher.model.load_state_dict(state["teacher"])
+        torch.set_rng_state(state["torch_rng"])
+        version, internal, gauss = state["batches_rng"]
+        self.batches.rng.setstate((version, tuple(internal), gauss))
+
+
+def make_optimizer(parameters: list[torch.nn.Parameter], recipe: GridRecipe) -> torch.optim.Optimizer:
+    """AdamW; matrices decay, norms and biases do not."""
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.adam_betas, fused=True)
