@@ -64,7 +64,9 @@ class Teacher:
     """A copy of the student that bears no gradient; frozen, or following it by exponential moving average."""
 
     def __init__(self, student: Qwen2_5_VLForConditionalGeneration, settings: SelectionSettings) -> None:
-        self.model = copy.deepcopy(student).requires_grad_(False).eval()
+        self.model = copy.deepcopy(student)
+        self.model.requires_grad_(False)
+        self.model.train(False)
         self._settings = settings
 
     def targets(self, batch: Batch) -> Targets:
@@ -94,7 +96,11 @@ def targets_from_states(
 ) -> Targets:
     """Targets where the last hidden states are known; ``states_BTH`` may be None if the data gives the order."""
     helpers = iter(_features_by_image(model, batch.helpers))
-    vectors, rows, columns, blocks, users = [], [], [], [], []
+    vectors: list[Tensor] = []
+    rows: list[int] = []
+    columns: list[int] = []
+    blocks: list[tuple[SelectedBlock, ...]] = []
+    users: list[Tensor] = []
     for row, spans in enumerate(batch.blocks):
         user = None
         if states_BTH is not None and spans:
@@ -128,7 +134,7 @@ def targets_from_states(
         blocks.append(tuple(selected))
     device = batch.ids_BT.device
     return Targets(
-        vectors_SH=torch.cat(vectors) if vectors else torch.zeros(0, model.config.text_config.hidden_size),
+        vectors_SH=torch.cat(vectors) if vectors else model.get_input_embeddings().weight[:0],
         row_S=torch.tensor(rows, dtype=torch.long, device=device),
         column_S=torch.tensor(columns, dtype=torch.long, device=device),
         blocks=tuple(blocks),
@@ -159,7 +165,7 @@ def _user(
 
 def _features_by_image(model: Qwen2_5_VLForConditionalGeneration, images: Images | None) -> Iterator[Tensor]:
     if images is not None:
-        yield from images.features(model).split(list(images.num_tokens))
+        yield from torch.split(images.features(model), list(images.num_tokens))
 
 
 def _is_none_of(ids: Tensor, excluded: frozenset[int]) -> Tensor:
