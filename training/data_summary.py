@@ -30,6 +30,7 @@ class Summary:
     blocks_per_sample: Counter[int] = field(default_factory=Counter)
     answers: Counter[str] = field(default_factory=Counter)
     num_mazes: int = 0
+    num_without_steps: int = 0
     num_with_targets: int = 0
     question_lengths: list[int] = field(default_factory=list)
     text_lengths: list[int] = field(default_factory=list)
@@ -108,6 +109,7 @@ def _count(summary: Summary, sample: Sample) -> None:
     summary.blocks_per_sample[len(latents)] += 1
     if sample.final_answer:
         summary.answers[sample.final_answer] += 1
+    summary.num_without_steps += not sample.steps
     summary.num_mazes += sample.map_desc is not None
     summary.num_with_targets += bool(latents) and all(step.target_cells is not None for step in latents)
     summary.question_lengths.append(len(sample.text_input))
