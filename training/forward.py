@@ -8,6 +8,7 @@ Shape letters: B samples, T tokens, Q tokens of a segment, H hidden size, L laye
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def self_fed_hidden_states(
     embeddings_BTH: Tensor,
     *,
     checkpointed: bool = False,
-    num_rounds: int | None = None,
+    least_pads: Sequence[int] = (),
 ) -> Tensor:
     """Last hidden states [B, T, H] with each pad's embedding replaced by the hidden state before it.
 
@@ -50,7 +51,8 @@ def self_fed_hidden_states(
     token for each latent, where the released leftover makes a pass over the whole prefix for each.
 
     checkpointed: recompute each layer in the backward pass instead of keeping its activations.
-    num_rounds: make at least so many, which sharded training needs to be the same on all ranks.
+    least_pads: for each round at least so many passes over one token. Sharded training gathers a layer's parameters at
+    every call, so that all ranks must make the same calls: give the maximum of ``pads_by_round`` over the ranks.
     """
     decoder = _CachedDecoder(model, checkpointed)
     device = embeddings_BTH.device
@@ -67,11 +69,11 @@ def self_fed_hidden_states(
         states.append(new_BQH[is_real_BQ])
         return new_BQH
 
-    for one in _rounds(batch, num_rounds):
+    for one in _rounds(batch, least_pads):
         last_BQH = append(one.text)
         last_index_B = torch.tensor(one.text.lengths, device=device).sub(1).clamp(min=0)
         fed_B1H = last_BQH[row_B1[:, 0], last_index_B][:, None]
-        for step in range(one.num_pads):
+        for step in range(one.num_steps):
             fed_B1H = append(one.pad(step), fed_B1H)
     row_S, column_S = torch.cat(places, dim=1)
     return torch.zeros_like(embeddings_BTH).index_put((row_S, column_S), torch.cat(states))
@@ -102,21 +104,23 @@ class _Round:
     text: _Segment
     first_pads: Sequence[int]
     nums_pads: Sequence[int]
-
-    @property
-    def num_pads(self) -> int:
-        return max(self.nums_pads)
+    num_steps: int
 
     def pad(self, step: int) -> _Segment:
         return _Segment([first + step for first in self.first_pads], [int(step < num) for num in self.nums_pads])
 
 
-def _rounds(batch: Batch, num_rounds: int | None) -> list[_Round]:
+def pads_by_round(batch: Batch) -> list[int]:
+    """Passes over one token that each round needs: one more round than the most blocks of a sample."""
+    num_rounds = max(map(len, batch.blocks)) + 1
+    return [max((row[m].num_pads for row in batch.blocks if m < len(row)), default=0) for m in range(num_rounds)]
+
+
+def _rounds(batch: Batch, least_pads: Sequence[int]) -> list[_Round]:
     """Round m: text up to START of block m and its pads; a sample without such a block brings the rest of its text."""
-    num_needed = max(map(len, batch.blocks)) + 1
     at = [0] * len(batch.lengths)
     rounds = []
-    for index in range(max(num_needed, num_rounds or 0)):
+    for index, nums_steps in enumerate(zip_longest(pads_by_round(batch), least_pads, fillvalue=0)):
         starts, lengths, first_pads, nums_pads = list(at), [], [], []
         for row, blocks in enumerate(batch.blocks):
             block = blocks[index] if index < len(blocks) else None
@@ -125,7 +129,7 @@ def _rounds(batch: Batch, num_rounds: int | None) -> list[_Round]:
             first_pads.append(text_end)
             nums_pads.append(block.num_pads if block else 0)
             at[row] = text_end + nums_pads[-1]
-        rounds.append(_Round(_Segment(starts, lengths), first_pads, nums_pads))
+        rounds.append(_Round(_Segment(starts, lengths), first_pads, nums_pads, max(nums_steps)))
     return rounds
 
 

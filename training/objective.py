@@ -5,6 +5,7 @@ Stage 1: latents are the teacher's selected features; L = CE + alignment_weight 
 Stage 2: latents are the model's own hidden states; L = CE.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,7 +50,9 @@ class Objective(nn.Module):
         self._weights = weights
         self._checkpointed = checkpointed
 
-    def forward(self, batch: Batch, stage: Stage, targets: Targets | None = None, num_rounds: int = 0) -> Losses:
+    def forward(
+        self, batch: Batch, stage: Stage, targets: Targets | None = None, least_pads: Sequence[int] = ()
+    ) -> Losses:
         """Losses of a batch. Stage 1 needs targets; stage 2 with targets is aligned too, which ILVR is not.
 
         Raises:
@@ -64,7 +67,7 @@ class Objective(nn.Module):
             states_BTH = hidden_states(self.model, embedded_BTH, batch.positions_3BT)
         else:
             states_BTH = self_fed_hidden_states(
-                self.model, batch, embedded_BTH, checkpointed=self._checkpointed, num_rounds=num_rounds
+                self.model, batch, embedded_BTH, checkpointed=self._checkpointed, least_pads=least_pads
             )
         return replace(self._losses(batch, states_BTH, targets), features_NH=features_NH)
 
