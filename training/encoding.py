@@ -62,11 +62,14 @@ class Encoder:
             raise BadCheckpoint(f"the tokenizer has no {token}; add ILVR's three tokens first")
         return int(token_id)
 
-    def encode(self, sample: Sample) -> Encoded:
-        """Raises ``InvalidRequest`` for a sample that cannot be encoded, naming file and line."""
+    def encode(self, sample: Sample, *, with_helpers: bool = True) -> Encoded:
+        """``with_helpers=False`` opens no helper image, for where no teacher looks at them.
+
+        Raises ``InvalidRequest`` for a sample that cannot be encoded, naming file and line.
+        """
         images = self._pixels([load_image(path) for path in sample.images])
         latents = [step for step in sample.steps if isinstance(step, LatentStep)]
-        helpers = self._pixels([load_image(step.helper_image) for step in latents])
+        helpers = self._pixels([load_image(step.helper_image) for step in latents] if with_helpers else [])
         ids = self._expanded(self._ids(self.text(sample)), images, sample)
         prompt_length = _find(ids, self.header)
         labels = torch.tensor(ids)
