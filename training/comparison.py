@@ -1,5 +1,6 @@
 """Differences between computed and recorded quantities, collected into one table."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ class Comparison:
     @property
     def failed(self) -> list[str]:
         """Quantities beyond their bound, or never compared."""
-        return [name for name, row in self.rows.items() if not row.largest <= row.bound or not row.compared]
+        return [name for name, row in self.rows.items() if row.largest > row.bound or not row.compared]
 
     def table(self) -> str:
         """One line for each quantity."""
@@ -63,5 +64,7 @@ class Comparison:
     def _add(self, name: str, bound: float, difference: float, where: str) -> None:
         row = self.rows.setdefault(name, Row(bound))
         row.compared += 1
-        if not difference <= row.largest:  # also where it is no number
+        if math.isnan(difference):
+            difference = math.inf  # what is no number is as wrong as can be, and stays so whatever comes after
+        if difference > row.largest:
             row.largest, row.where = difference, where
