@@ -101,6 +101,16 @@ class Batch:
     helpers: Images | None
     target_cells: tuple[tuple[tuple[int, ...] | None, ...], ...]
 
+    @property
+    def is_pad_BT(self) -> Tensor:
+        """Which tokens are pads of a latent block, bool."""
+        at = torch.arange(self.ids_BT.shape[1], device=self.ids_BT.device)
+        rows = []
+        for blocks in self.blocks:
+            inside = [(at >= block.first_pad) & (at < block.end) for block in blocks]
+            rows.append(torch.stack(inside).any(0) if inside else torch.zeros_like(at, dtype=torch.bool))
+        return torch.stack(rows)
+
     def to(self, device: torch.device) -> "Batch":
         """The same on a device."""
         return replace(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-PhaseKind = Literal["direct", "chain", "stage1", "stage2"]
+PhaseKind = Literal["direct", "chain", "stage1", "sampled", "stage2"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +33,16 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Phase:
-    """Optimizer steps of one kind. ``alignment``: weight of L_sim, 0 in the stage 2 of ILVR."""
+    """Optimizer steps of one kind. ``alignment``: weight of L_sim, 0 in the stage 2 of ILVR.
+
+    target_shares: of ``sampled``, the chance that a latent is its target: at the first step, falling linearly to the
+    second value at the last.
+    """
 
     kind: PhaseKind
     steps: int
     alignment: float = 0.0
+    target_shares: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +74,7 @@ class GridRecipe:
     top_p: float = 0.9  # released ILVR settings; never binds, as published
     # ``published``: the features most similar to the query. ``ordered``: of the path's cells, in path order.
     selection: Literal["published", "ordered"] = "published"
+    are_targets_scaled: bool = False  # to the norm of the model's own latents; a departure
     ema_decay: float | None = None  # None: a teacher frozen when stage 1 begins, as the released code in truth has
 
     @property

@@ -43,6 +43,7 @@ def self_fed_hidden_states(
     *,
     checkpointed: bool = False,
     least_pads: Sequence[int] = (),
+    is_given_BT: Tensor | None = None,
 ) -> Tensor:
     """Last hidden states [B, T, H] with each pad's embedding replaced by the hidden state before it.
 
@@ -53,6 +54,7 @@ def self_fed_hidden_states(
     checkpointed: recompute each layer in the backward pass instead of keeping its activations.
     least_pads: for each round at least so many passes over one token. Sharded training gathers a layer's parameters at
     every call, so that all ranks must make the same calls: give the maximum of ``pads_by_round`` over the ranks.
+    is_given_BT: pads that keep their embedding instead.
     """
     decoder = _CachedDecoder(model, checkpointed)
     device = embeddings_BTH.device
@@ -74,7 +76,12 @@ def self_fed_hidden_states(
         last_index_B = torch.tensor(one.text.lengths, device=device).sub(1).clamp(min=0)
         fed_B1H = last_BQH[row_B1[:, 0], last_index_B][:, None]
         for step in range(one.num_steps):
-            fed_B1H = append(one.pad(step), fed_B1H)
+            pad = one.pad(step)
+            if is_given_BT is not None:
+                index_B1, _ = pad.index(device)
+                is_given_B11 = is_given_BT[row_B1, index_B1][..., None]
+                fed_B1H = torch.where(is_given_B11, embeddings_BTH[row_B1, index_B1], fed_B1H)
+            fed_B1H = append(pad, fed_B1H)
     row_S, column_S = torch.cat(places, dim=1)
     return torch.zeros_like(embeddings_BTH).index_put((row_S, column_S), torch.cat(states))
 

@@ -3,12 +3,17 @@ can wrap the training.
 
 Stage 1: latents are the teacher's selected features; L = CE + alignment_weight L_sim.
 Stage 2: latents are the model's own hidden states; L = CE.
+
+Between them this project has a third, which ILVR has not: latents are drawn, each by lot, from the model's own hidden
+states, without gradient, or from the targets; L is that of stage 1 (scheduled sampling: Bengio et al. 2015, arXiv
+1506.03099). It costs one more pass than stage 1, and no chain of gradients through the latents.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from transformers import Qwen2_5_VLForConditionalGeneration
 
@@ -17,7 +22,7 @@ from training.forward import embeddings, hidden_states, self_fed_hidden_states
 from training.losses import alignment_loss, text_cross_entropy
 from training.teacher import Targets
 
-Stage = Literal["stage1", "stage2"]
+Stage = Literal["stage1", "sampled", "stage2"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,25 +56,47 @@ class Objective(nn.Module):
         self._checkpointed = checkpointed
 
     def forward(
-        self, batch: Batch, stage: Stage, targets: Targets | None = None, least_pads: Sequence[int] = ()
+        self,
+        batch: Batch,
+        stage: Stage,
+        targets: Targets | None = None,
+        *,
+        least_pads: Sequence[int] = (),
+        target_share: float = 0.0,
     ) -> Losses:
-        """Losses of a batch. Stage 1 needs targets; stage 2 with targets is aligned too, which ILVR is not.
+        """Losses of a batch. Only stage 2 can do without targets; with them it is aligned too, which ILVR is not.
+
+        least_pads: of stage 2, see ``self_fed_hidden_states``. target_share: of ``sampled``, the chance that a latent
+        is its target.
 
         Raises:
-            ValueError: stage 1 without targets.
+            ValueError: stage 1 or ``sampled`` without targets.
         """
         embedded_BTH, features_NH = embeddings(self.model, batch)
-        if stage == "stage1":
+        if stage != "stage2":
             if targets is None:
-                raise ValueError("stage 1 needs the targets of a teacher")
+                raise ValueError(f"{stage} needs the targets of a teacher")
             filled = targets.vectors_SH.to(embedded_BTH.dtype)
             embedded_BTH = embedded_BTH.index_put((targets.row_S, targets.column_S), filled)
+            if stage == "sampled":
+                embedded_BTH = self._sampled(batch, embedded_BTH, targets, target_share)
             states_BTH = hidden_states(self.model, embedded_BTH, batch.positions_3BT)
         else:
             states_BTH = self_fed_hidden_states(
                 self.model, batch, embedded_BTH, checkpointed=self._checkpointed, least_pads=least_pads
             )
         return replace(self._losses(batch, states_BTH, targets), features_NH=features_NH)
+
+    def _sampled(self, batch: Batch, embedded_BTH: Tensor, targets: Targets, target_share: float) -> Tensor:
+        """Of targets in their places most give way to own latents, of a free run that the others took part in."""
+        is_given_S = torch.rand(len(targets.row_S), device=embedded_BTH.device) < target_share
+        is_given_BT = torch.zeros(embedded_BTH.shape[:2], dtype=torch.bool, device=embedded_BTH.device)
+        is_given_BT[targets.row_S, targets.column_S] = is_given_S
+        with torch.no_grad():
+            states_BTH = self_fed_hidden_states(self.model, batch, embedded_BTH, is_given_BT=is_given_BT)
+        is_own_BT = batch.is_pad_BT & ~is_given_BT
+        previous_BTH = states_BTH.roll(1, dims=1)
+        return torch.where(is_own_BT[..., None], previous_BTH, embedded_BTH)
 
     def _losses(self, batch: Batch, states_BTH: Tensor, targets: Targets | None) -> Losses:
         cross_entropy = text_cross_entropy(states_BTH, batch.labels_BT, self.model.lm_head)

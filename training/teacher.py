@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import Qwen2_5_VLForConditionalGeneration
 
 from training.batch import Batch, Images
@@ -25,7 +26,11 @@ Selection = Literal["published", "ordered"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionSettings:
-    """How targets are chosen. ids: tokens that are no text: image, vision and latent ids."""
+    """How targets are chosen. no_text_ids: image, vision and latent ids.
+
+    is_scaled: targets are brought to the norm that the model's own latents have, so that both look alike where they are
+    fed in. A departure of this project; alignment, a cosine, is not touched.
+    """
 
     latent_size: int
     no_text_ids: frozenset[int]
@@ -33,6 +38,7 @@ class SelectionSettings:
     top_p: float = 0.9
     grouping: Grouping = "released"
     selection: Selection = "published"
+    is_scaled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,8 @@ def targets_from_states(
                 chosen, similarity = select(query, pool, settings.latent_size, settings.top_p)
                 found = SelectedBlock(chosen, query, similarity)
             vector = pool[found.chosen[: block.num_pads]]
+            if settings.is_scaled:
+                vector = functional.normalize(vector, dim=-1) * model.model.language_model.norm.weight.norm()
             previous = vector.mean(0)
             selected.append(found)
             vectors.append(vector)
@@ -134,7 +142,7 @@ def targets_from_states(
         blocks.append(tuple(selected))
     device = batch.ids_BT.device
     return Targets(
-        vectors_SH=torch.cat(vectors) if vectors else model.get_input_embeddings().weight[:0],
+        vectors_SH=torch.cat(vectors) if vectors else model.lm_head.weight[:0],
         row_S=torch.tensor(rows, dtype=torch.long, device=device),
         column_S=torch.tensor(columns, dtype=torch.long, device=device),
         blocks=tuple(blocks),

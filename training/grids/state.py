@@ -48,6 +48,7 @@ class GridRun:
             image_token_id=ids.image_pad,
             top_p=self.recipe.top_p,
             selection=self.recipe.selection,
+            is_scaled=self.recipe.are_targets_scaled,
         )
         return Teacher(self.model, settings)
 

@@ -19,10 +19,17 @@ from training.grids.mazes import MazeTask
 from training.grids.state import GridRun
 from training.grids.tasks import GridTask
 from training.grids.trails import TrailTask
+from training.objective import Stage
 from training.teacher import Targets
 
 TASKS: Mapping[str, Callable[[], GridTask]] = {"maze": MazeTask, "trail": TrailTask}
-FORMS: Mapping[str, Form] = {"direct": "direct", "chain": "chain", "stage1": "block", "stage2": "block"}
+FORMS: Mapping[str, Form] = {
+    "direct": "direct",
+    "chain": "chain",
+    "stage1": "block",
+    "sampled": "block",
+    "stage2": "block",
+}
 
 WATCH_EVERY_STEPS = 250
 SAVE_EVERY_STEPS = 100
@@ -83,8 +90,8 @@ def train(
     last_step = recipe.num_steps if until_step is None else until_step
     while run.step < last_step:
         started_s = time.process_time()
-        phase = phase_at(recipe, run.step)
-        loss = make_step(run, phase)
+        phase, done = phase_at(recipe, run.step)
+        loss = make_step(run, phase, done)
         run.cpu_s += time.process_time() - started_s
         is_watched = run.step % WATCH_EVERY_STEPS == 0 or run.step == recipe.num_steps
         if state_file is not None and (run.step % SAVE_EVERY_STEPS == 0 or run.step == last_step):
@@ -103,19 +110,19 @@ def train(
     return run
 
 
-def phase_at(recipe: GridRecipe, step: int) -> Phase:
-    """The phase of step ``step``, counted from 0."""
+def phase_at(recipe: GridRecipe, step: int) -> tuple[Phase, float]:
+    """The phase of step ``step``, counted from 0, and the share of its steps that are done."""
     for phase in recipe.phases:
         if step < phase.steps:
-            return phase
+            return phase, step / max(1, phase.steps - 1)
         step -= phase.steps
     raise ValueError(f"{recipe.name} has no step {step} after its last")
 
 
-def make_step(run: GridRun, phase: Phase) -> float:
-    """One optimizer step; its loss."""
+def make_step(run: GridRun, phase: Phase, done: float) -> float:
+    """One optimizer step, with this share of the phase done; its loss."""
     recipe = run.recipe
-    if phase.kind == "stage1" or phase.alignment:
+    if phase.alignment:
         run.teacher = run.teacher or run.make_teacher()
     form = FORMS[phase.kind]
     if form == "block" and run.batches.rng.random() < recipe.direct_share:
@@ -124,7 +131,8 @@ def make_step(run: GridRun, phase: Phase) -> float:
     grid = run.batches.draw(recipe.task_weights, sizes, recipe.batch_size, form)
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.learning_rate * learning_rate_factor(recipe, run.step)
-    loss = batch_loss(run, grid, phase)
+    first, last = phase.target_shares
+    loss = batch_loss(run, grid, phase, first + done * (last - first))
     run.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.parameters, recipe.max_grad_norm)
@@ -135,14 +143,13 @@ def make_step(run: GridRun, phase: Phase) -> float:
     return loss.item()
 
 
-def batch_loss(run: GridRun, grid: GridBatch, phase: Phase) -> Tensor:
+def batch_loss(run: GridRun, grid: GridBatch, phase: Phase, target_share: float = 0.0) -> Tensor:
     """The loss of a phase on a batch, with the losses on cells."""
-    has_blocks = any(grid.batch.blocks)
     targets: Targets | None = None
-    if has_blocks and run.teacher is not None and (phase.kind == "stage1" or phase.alignment):
-        targets = run.teacher.targets(grid.batch)
-    # Without blocks there is nothing to feed back, and stage 2 is plain cross entropy.
-    stage = "stage1" if targets is not None and phase.kind == "stage1" else "stage2"
-    losses = run.objective(phase.alignment)(grid.batch, stage, targets)
+    stage: Stage = "stage2"  # without blocks there is nothing to feed back, and stage 2 is plain cross entropy
+    if any(grid.batch.blocks):
+        stage = phase.kind if phase.kind in ("stage1", "sampled") else "stage2"
+        targets = run.teacher.targets(grid.batch) if phase.alignment and run.teacher is not None else None
+    losses = run.objective(phase.alignment)(grid.batch, stage, targets, target_share=target_share)
     loss: Tensor = losses.total.mean() + run.recipe.cell_weight * run.classifiers(grid, losses.features_NH)
     return loss
