@@ -95,7 +95,8 @@ def run(args: argparse.Namespace) -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     console = Console(stderr=True)
     try:
-        with ProgressBar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
+        times = (TimeElapsedColumn(), TimeRemainingColumn())
+        with ProgressBar(*columns, *times, console=console, transient=True) as bar:
             task = bar.add_task("looking at the source", total=None)
 
             def show(progress: "Progress") -> None:
@@ -110,7 +111,8 @@ def run(args: argparse.Namespace) -> int:
                 on_progress=show,
             )
     except KeyboardInterrupt:
-        print(f"interrupted; {args.dst} was not made and nothing is left of it", file=sys.stderr)
+        if not args.dst.exists():
+            print(f"interrupted; {args.dst} was not made and nothing is left of it", file=sys.stderr)
         raise
     _report(args, converted)
     print(f"serve it with: ilvr serve --model {args.dst}")
@@ -150,13 +152,15 @@ def _command(args: argparse.Namespace) -> str:
 
 
 def _report(args: argparse.Namespace, converted: "Converted") -> None:
+    from rich.filesize import decimal
+
     plan, manifest = converted.plan, converted.plan.manifest
     for note in plan.notes:
         print(note, file=sys.stderr)
     num_tensors, num_files = sum(len(shard) for shard in plan.shards), len(plan.shards)
     print(
         f"wrote {args.dst}: {num_tensors} tensors in {num_files} {'file' if num_files == 1 else 'files'}, "
-        f"{plan.source.num_bytes / 1e9:.2f} GB became {plan.num_weight_bytes / 1e9:.2f} GB; read back and compared",
+        f"{decimal(plan.source.num_bytes)} became {decimal(plan.num_weight_bytes)}; read back and compared",
         file=sys.stderr,
     )
     ids = ", ".join(str(manifest[name]) for name in ("latent_token_id", "latent_start_id", "latent_end_id"))

@@ -123,9 +123,9 @@ def _weight_files(folder: Path) -> tuple[tuple[str, ...], dict[str, str]]:
     if not isinstance(index, dict) or not index:
         raise BadCheckpoint(f"{folder / found} has no weight_map; {DAMAGED}")
     for file in index.values():
-        if not isinstance(file, str) or Path(file).name != file:
+        if not isinstance(file, str) or not file or Path(file).name != file:
             raise BadCheckpoint(f"{folder / found} names {file!r}, which is no name of a file in the same folder")
-        if not (folder / file).exists():
+        if not (folder / file).is_file():
             raise BadCheckpoint(f"{folder}: {file} is missing, which {found} names; download it")
     return tuple(sorted(set(index.values()))), index
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ SHOWN = 3  # of possibly hundreds of wrong names
 
 def is_tied(config: Mapping[str, Any]) -> bool:
     """Whether the head is the token embedding, as transformers reads the config."""
-    return bool(Qwen2_5_VLConfig.from_dict(dict(config)).tie_word_embeddings)
+    return bool(_parsed(config).tie_word_embeddings)
+
+
+def _parsed(config: Mapping[str, Any]) -> Any:
+    return Qwen2_5_VLConfig.from_dict(deepcopy(dict(config)))  # it writes into nested values
 
 
 def check_tensors(config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], folder: Path) -> None:
@@ -37,7 +42,7 @@ def check_folder(folder: Path, config: Mapping[str, Any]) -> None:
 def _check_loading(folder: Path, files: Path | None, config: Mapping[str, Any], **source: Any) -> None:
     model_class: Any = Qwen2_5_VLForConditionalGeneration  # its annotation does not know of loading info
     try:
-        parsed = Qwen2_5_VLConfig.from_dict(dict(config))
+        parsed = _parsed(config)
         with _quiet():
             _, found = model_class.from_pretrained(
                 files,
