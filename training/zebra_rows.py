@@ -49,7 +49,9 @@ def _steps(row: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     pieces = _PLACEHOLDER.split(row[TRACE])
     steps: list[dict[str, Any]] = []
     for text, name in zip(pieces[::2], [*pieces[1::2], ""], strict=True):
-        if text:
+        if text and steps and steps[-1]["type"] == "text":  # a problem picture was left out between the two
+            steps[-1]["content"] += text
+        elif text:
             steps.append({"type": "text", "content": text})
         if name.startswith("reasoning"):
             steps.append({"type": "latent", "helper_image": _path(row, name, where)})
