@@ -19,6 +19,7 @@ COMMANDS = {
     "maze": "draw a maze picture with its question and solution",
     "data": "make data to train on, and check data before training",
     "train": "train a checkpoint from a named recipe",
+    "evaluate": "measure accuracy, latency and whether the latents matter",
     "convert": "turn a published checkpoint into safetensors with a manifest, ready to serve",
     "doctor": "check this machine and environment",
 }
