@@ -1,0 +1,34 @@
+"""Accelerate, set up for a recipe: where what distributes training asks for something of its own."""
+
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import DistributedType, GradientAccumulationPlugin  # type: ignore[import-untyped]
+
+from contracts.errors import BadSettings
+from training.lesson import has_moving_teacher
+from training.recipes import StageRecipe
+
+
+def make_accelerator(recipe: StageRecipe) -> Accelerator:
+    """As the environment says (``accelerate launch``), with the recipe's precision and accumulation."""
+    accumulation = GradientAccumulationPlugin(num_steps=recipe.accumulation, sync_with_dataloader=False)
+    precision = "bf16" if recipe.precision == "bf16" else "no"
+    accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_plugin=accumulation)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        if not accelerator.is_fsdp2:
+            raise BadSettings("training needs fsdp_version: 2, as in training/accelerate/fsdp2.yaml")
+        # Gradients that are not reduced at every pass would be kept whole on every rank: 30 GB at 7B.
+        accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+    if is_sharded(accelerator) and recipe.stage == "stage2" and recipe.attention == "flash_attention_2":
+        raise BadSettings("stage 2 under FSDP2 or DeepSpeed needs attention: sdpa, since passes are padded there")
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        config = accelerator.state.deepspeed_plugin.deepspeed_config
+        config["train_micro_batch_size_per_gpu"] = recipe.batch_size
+        config["gradient_clipping"] = recipe.max_grad_norm
+        if has_moving_teacher(recipe):
+            raise BadSettings("DeepSpeed keeps a teacher in bf16, whose EMA steps of 0.001 round to nothing; use FSDP2")
+    return accelerator
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
+    """Whether each rank holds a part of the parameters, so that all ranks must call the same layers."""
+    return accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED)

@@ -1,0 +1,340 @@
+"""Stage 1 and stage 2 on any data, on one process or many: base model, data and recipe in, checkpoints out.
+
+One process, DDP, FSDP2 and DeepSpeed ZeRO-3 run the same code, by Accelerate. What a step computes depends neither on
+how many processes share it (see ``training.data_order``) nor on where a run was stopped and went on.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
+from accelerate.utils import broadcast_object_list, gather_object  # type: ignore[import-untyped]
+from torch import Tensor
+
+from contracts.errors import BadSettings
+from training.accelerators import is_sharded, make_accelerator
+from training.base_model import open_base
+from training.checkpoint_folders import CheckpointFolders
+from training.data_order import DataOrder
+from training.forward import pads_by_round
+from training.frozen_targets import FrozenTeacher
+from training.frozen_tower import FrozenTower
+from training.lesson import Lesson, has_moving_teacher
+from training.lora import inject_lora
+from training.micro_batches import MicroBatches, Prepared, loader
+from training.optimizer import learning_rate, make_optimizer
+from training.recipes import StageRecipe
+from training.run_log import Metrics, RunLog
+from training.run_state import Identity, load_state, save_state
+from training.sample_lengths import fitting
+from training.samples import Sample, read_samples
+from training.stage_checkpoint import write_checkpoint
+from training.target_cache import TargetCache, cache_identity, file_sha256, folder_sha256
+from training.teacher import SelectionSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What to train, on what, and where to. cache: folder of targets; by default in ``out``, to be shared by runs.
+
+    stop_after: save and end after this step, though the recipe goes on. created_by: goes into manifests.
+    """
+
+    recipe: StageRecipe
+    model: Path
+    data: Path
+    out: Path
+    image_root: Path | None = None
+    cache: Path | None = None
+    resume: bool = False
+    stop_after: int | None = None
+    num_workers: int = 0
+    created_by: dict[str, Any]
+
+
+class Reporter(Protocol):
+    """Hears of a run, in its main process."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def targets(self, done: int, total: int) -> None:
+        """Targets made of those that this process makes."""
+
+    def step(self, metrics: Metrics) -> None:
+        """An optimizer step."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def note(self, text: str) -> None: ...
+
+    def targets(self, done: int, total: int) -> None: ...
+
+    def step(self, metrics: Metrics) -> None: ...
+
+
+def train(run: Run, reporter: Reporter) -> Path:
+    """The last checkpoint of the run.
+
+    Raises:
+        BadSettings, BadCheckpoint, InvalidRequest: recipe, model or data cannot be used, in one sentence each.
+    """
+    accelerator = make_accelerator(run.recipe)
+    return Trainer(run, accelerator, reporter if accelerator.is_main_process else Silent()).train()
+
+
+class Trainer:
+    """One run. Everything up to the first step happens in the constructor."""
+
+    def __init__(self, run: Run, accelerator: Accelerator, reporter: Reporter) -> None:
+        self._run, self._accelerator, self._reporter = run, accelerator, reporter
+        recipe = run.recipe
+        self._folders = CheckpointFolders(run.out, recipe.keep_checkpoints)
+        self._check_start()
+        self._base = open_base(run.model, recipe)
+        self._tell_about_tokens()
+        self._samples = self._read()
+        self._tower = FrozenTower(self._base.model) if recipe.freeze_tower else None
+        if self._tower is not None:
+            self._tower.module.to(accelerator.device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
+        self._settings = SelectionSettings(
+            latent_size=recipe.latent_size,
+            no_text_ids=self._base.encoder.no_text_ids,
+            image_token_id=self._base.encoder.image_token_id,
+            top_p=recipe.top_p,
+            grouping=recipe.grouping,
+            selection=recipe.selection,
+        )
+        self._model_sha256 = self._on_main(lambda: folder_sha256(run.model))
+        self._cache, self._keys = self._frozen_targets()
+        self._lesson, self._optimizer = self._prepared()
+        self._order = DataOrder(
+            num_samples=len(self._samples),
+            batch_size=recipe.batch_size,
+            passes=recipe.accumulation * accelerator.num_processes,
+            epochs=recipe.epochs,
+            seed=recipe.seed,
+        )
+        self._identity = Identity.of(recipe, self._order, file_sha256(run.data), self._model_sha256)
+        self._step = 0
+        latest = self._folders.latest()
+        if latest is not None:
+            self._step = load_state(accelerator, latest, self._identity)
+            reporter.note(f"going on from {latest}, step {self._step} of {self._order.num_steps}")
+
+    def train(self) -> Path:
+        """Run to the end, or to the step to stop after; the last checkpoint."""
+        recipe, accelerator = self._run.recipe, self._accelerator
+        last_step = min(self._order.num_steps, self._run.stop_after or self._order.num_steps)
+        data = MicroBatches(
+            samples=self._samples,
+            encoder=self._base.encoder,
+            order=self._order,
+            first_step=self._step,
+            process=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            with_helpers=has_moving_teacher(recipe),
+            cache=self._cache,
+            keys=self._keys,
+        )
+        self._lesson.train()
+        batches = iter(loader(data, self._run.num_workers))
+        log = RunLog(self._run.out, self._step + 1) if accelerator.is_main_process else None
+        try:
+            while self._step < last_step:
+                metrics = self._make_step(batches)
+                if log is not None:
+                    log.write(metrics)
+                self._reporter.step(metrics)
+                if self._step % recipe.save_every_steps == 0 or self._step == last_step:
+                    self._save()
+        finally:
+            if log is not None:
+                log.close()
+        latest = self._folders.latest()
+        assert latest is not None  # the last step was saved
+        return latest
+
+    def _make_step(self, batches: Iterator[Prepared]) -> Metrics:
+        """All passes of one optimizer step, and the teacher's step after it."""
+        recipe, accelerator = self._run.recipe, self._accelerator
+        started_s = time.monotonic()
+        rate = learning_rate(recipe, self._step, self._order.num_steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = rate
+        sums = torch.zeros(5, dtype=torch.float64)  # total, cross entropy, similarity, samples, tokens
+        norm: Any = None
+        for _ in range(recipe.accumulation):
+            prepared = next(batches)
+            with accelerator.accumulate(self._lesson):
+                losses = self._forward(prepared)
+                accelerator.backward(losses["total"].sum() * prepared.weight)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(self._lesson.parameters(), recipe.max_grad_norm)
+                self._optimizer.step()
+                self._optimizer.zero_grad()
+            share = prepared.weight / self._order.passes  # of each sample in the mean over the step
+            names = ("total", "cross_entropy", "similarity")
+            values = [float(losses[name].detach().sum()) * share if name in losses else 0.0 for name in names]
+            sums += torch.tensor([*values, prepared.num_samples, prepared.num_tokens], dtype=torch.float64)
+        accelerator.unwrap_model(self._lesson).follow()
+        sums = accelerator.reduce(sums.to(accelerator.device, torch.float32), "sum").double()
+        self._step += 1
+        return self._metrics(sums.tolist(), rate, norm, time.monotonic() - started_s, "similarity" in losses)
+
+    def _metrics(self, sums: list[float], rate: float, norm: Any, step_s: float, has_similarity: bool) -> Metrics:
+        total, cross_entropy, similarity, num_samples, num_tokens = sums
+        if not math.isfinite(total):
+            raise BadSettings(
+                f"the loss of step {self._step} is {total}: training has diverged. Go on from a checkpoint with a "
+                "smaller learning_rate."
+            )
+        return Metrics(
+            step=self._step,
+            num_steps=self._order.num_steps,
+            epoch=(self._step - 1) // self._order.steps_per_epoch,
+            loss=total,
+            cross_entropy=cross_entropy,
+            similarity=similarity if has_similarity else None,
+            learning_rate=rate,
+            gradient_norm=None if norm is None else float(norm),
+            num_samples=round(num_samples),
+            num_tokens=round(num_tokens),
+            step_s=step_s,
+            tokens_per_s=num_tokens / step_s,
+        )
+
+    def _forward(self, prepared: Prepared) -> dict[str, Tensor]:
+        device = self._accelerator.device
+        torch.manual_seed(prepared.seed)  # noise and dropout: the same in whichever process, after whichever stop
+        batch, given = prepared.batch.to(device), prepared.targets
+        if self._tower is not None:
+            batch = self._tower.see(batch)
+        if given is not None:
+            given = replace(
+                given,
+                vectors_SH=given.vectors_SH.to(device),
+                row_S=given.row_S.to(device),
+                column_S=given.column_S.to(device),
+            )
+        least_pads: Sequence[int] = ()
+        if self._run.recipe.stage == "stage2" and is_sharded(self._accelerator):
+            needed: list[list[int]] = gather_object([pads_by_round(batch)])
+            least_pads = [max(pads) for pads in _columns(needed)]
+        losses: dict[str, Tensor] = self._lesson(batch, given, least_pads)
+        return losses
+
+    def _check_start(self) -> None:
+        run = self._run
+        latest = self._folders.latest()
+        if latest is not None and not run.resume:
+            raise BadSettings(f"{run.out} has checkpoints of a run; go on with --resume, or name another folder")
+        try:
+            run.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadSettings(f"cannot make the folder {run.out}: {error.strerror}") from error
+
+    def _tell_about_tokens(self) -> None:
+        if self._base.num_added_tokens:
+            self._reporter.note(f"{self._base.num_added_tokens} of ILVR's tokens were added to the tokenizer")
+        if self._base.num_new_rows:
+            self._reporter.note(f"{self._base.num_new_rows} embedding rows were added, near the mean of the others")
+
+    def _read(self) -> list[Sample]:
+        run, recipe = self._run, self._run.recipe
+        found = read_samples(run.data, run.image_root)
+        fit = fitting(self._base.encoder, found, recipe.max_length, is_error=recipe.too_long == "error")
+        if fit.warning:
+            self._reporter.note(f"warning: {fit.warning}")
+        if (
+            not recipe.freeze_tower
+            and self._accelerator.num_processes > 1
+            and not all(one.images for one in fit.samples)
+        ):
+            raise BadSettings("with several processes a tower that is trained needs an image in every sample")
+        return fit.samples
+
+    def _frozen_targets(self) -> tuple[TargetCache | None, Sequence[str]]:
+        """The cache with all targets in it, and the samples' keys; nothing where no frozen teacher is needed."""
+        run, recipe, accelerator = self._run, self._run.recipe, self._accelerator
+        if recipe.stage != "stage1" or has_moving_teacher(recipe):
+            return None, ()
+        settings = {
+            "latent_size": recipe.latent_size,
+            "top_p": recipe.top_p,
+            "grouping": recipe.grouping,
+            "selection": recipe.selection,
+            "precision": recipe.precision,
+            "seed of new rows": recipe.seed if self._base.num_new_rows else None,
+        }
+        cache = TargetCache(
+            run.cache or run.out / "targets", cache_identity(self._model_sha256, self._base.encoder, settings)
+        )
+        mine = range(accelerator.process_index, len(self._samples), accelerator.num_processes)
+        pairs = gather_object([(index, cache.key(self._samples[index])) for index in mine])
+        keys = [key for _, key in sorted(pairs)]
+        missing = [index for index in mine if not cache.has(keys[index])]
+        if missing:
+            model = self._base.model.to(accelerator.device).eval()
+            teacher = FrozenTeacher(
+                model=model,
+                tower=self._tower,
+                settings=self._settings,
+                device=accelerator.device,
+                autocast=accelerator.autocast,
+            )
+            chosen = [self._samples[index] for index in missing]
+            teacher.fill(cache, chosen, [keys[index] for index in missing], self._base.encoder, self._reporter.targets)
+            model.to("cpu")  # sharding moves it layer by layer
+        accelerator.wait_for_everyone()
+        return cache, keys
+
+    def _prepared(self) -> tuple[Any, Any]:
+        """The lesson and its optimizer, wrapped for whatever distributes them."""
+        recipe, model = self._run.recipe, self._base.model
+        if recipe.lora:
+            model.requires_grad_(False)
+            inject_lora(model.model.language_model, recipe)
+        if recipe.gradient_checkpointing and recipe.stage == "stage1":
+            # In stage 2 this would drop the keys and values that latents look back at; the objective does it there.
+            model.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        lesson = Lesson(model, recipe, self._settings)
+        lesson, optimizer = self._accelerator.prepare(lesson, make_optimizer(lesson, recipe))
+        if self._accelerator.gradient_accumulation_steps != recipe.accumulation:
+            raise BadSettings("gradient_accumulation_steps of the DeepSpeed config must be the recipe's: leave it out")
+        return lesson, optimizer
+
+    def _save(self) -> None:
+        """A checkpoint of this step: weights to serve, and the state to go on from."""
+        accelerator, recipe = self._accelerator, self._run.recipe
+        partial = self._folders.partial(self._step)
+        if accelerator.is_main_process:
+            self._folders.begin(self._step)
+        accelerator.wait_for_everyone()
+        save_state(accelerator, partial, self._identity, self._step)
+        tensors = accelerator.get_state_dict(self._lesson)
+        if accelerator.is_main_process:
+            prefix = "objective.model."
+            trained = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
+            tower = self._tower.module.state_dict() if self._tower else {}
+            made = {**self._run.created_by, "step": self._step, **self._identity.described()}
+            write_checkpoint(partial, self._base, trained, tower, recipe, made)
+            self._folders.finish(self._step)
+        accelerator.wait_for_everyone()
+
+    def _on_main(self, compute: Any) -> Any:
+        """A value that the main process computes, in all of them."""
+        found = [compute() if self._accelerator.is_main_process else None]
+        return broadcast_object_list(found)[0]
+
+
+def _columns(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    for index in range(max(map(len, rows))):
+        yield [row[index] for row in rows if index < len(row)]
