@@ -97,11 +97,12 @@ def _sizes(request: EngineRequest) -> tuple[tuple[int, int], ...]:
 def block_positions(ids: Sequence[int], first_position: int, spec: LatentSpec) -> list[list[int]]:
     """Positions of the pads of each block in an answer, whose first token has ``first_position``; the first few blocks.
 
-    An answer holds no pad of a block that began in its prompt: a donor's prompt has no latents.
+    The last token of an answer was chosen and never fed, so it is left out. An answer holds no pad of a block that
+    began in its prompt: a donor's prompt has no latents.
     """
     blocks: list[list[int]] = []
     is_open = False
-    for position, token in enumerate(ids, first_position):
+    for position, token in enumerate(ids[:-1], first_position):
         if token == spec.start_id:
             blocks.append([])
             is_open = True

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import BadSettings
+from ilvr.cli import main
 from ilvr.commands import serve
 from ilvr.defaults import EMBEDDED_MODEL
 
@@ -28,6 +29,26 @@ def test_options_become_settings() -> None:
     settings = serve.runner_settings(parsed(*words))
     assert (settings.latent_exit, settings.dtype, settings.max_num_seqs) == ("fixed", "bfloat16", 3)
     assert not settings.prefix_caching
+
+
+def test_an_ablation_is_a_setting_of_the_engine() -> None:
+    settings = serve.runner_settings(parsed("--latent-ablation", "swap", "--latent-donors", "d.jsonl"))
+    assert (settings.latent_ablation, settings.latent_donors) == ("swap", Path("d.jsonl"))
+    assert not settings.caches_prefixes
+    assert serve.runner_settings(parsed()).latent_ablation == "none"
+
+
+def test_an_ablation_with_prefix_caching_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--latent-ablation", "noise", "--prefix-caching"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("ilvr serve: --latent-ablation noise cannot go with --prefix-caching: ")
+    assert told.count("\n") == 1
+
+
+def test_an_unknown_ablation_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--latent-ablation", "zeros")
+    assert "'none', 'zero', 'noise', 'swap'" in capsys.readouterr().err
 
 
 def test_an_engine_that_is_not_installed_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from broker.embedded import EmbeddedBroker
 from contracts.broker import LeaseLost, RunnerStatus
-from contracts.errors import GenerationFailed
+from contracts.errors import BadSettings, GenerationFailed
 from contracts.events import Event, Terminal, event_type
 from contracts.jobs import ImageRef, Job, Lease, Sampling, StoredImage
 from contracts.responses import LatentStep, Response, TextStep
@@ -465,6 +465,18 @@ class TestShutdown:
             await asyncio.wait([world.task], timeout=SOON_S)
             assert world.task.done()
             assert not world.engine.open
+
+
+async def test_the_engine_is_prepared_before_it_is_announced(start: Start) -> None:
+    """Once, and not again with each heartbeat; that it cannot be done ends the start."""
+    async with start(ANSWER) as world:
+        await asyncio.sleep(0)
+        assert world.engine.num_prepared == 1
+        world.engine.cannot = BadSettings("no donors")
+        with pytest.raises(BadSettings, match="no donors"):
+            await world.runner.announce()
+        await world.submit("resp_a")
+        assert (await world.ended("resp_a")).status == "completed"
 
 
 async def test_it_says_once_a_second_how_it_is(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

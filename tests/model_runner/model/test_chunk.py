@@ -4,6 +4,7 @@ The scheduler does what makes it hard in vLLM: blocks are shared as soon as they
 The "hidden state" after a prefix is a number of its own, so that a wrong row or link is seen at once.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
@@ -129,6 +130,8 @@ class World:
                 if is_latent:  # the row holds the hidden state of exactly this prefix
                     assert self.state.feedback_BD[block].tolist() == [self._number(request.prefix(before))] * 2
         assert chunk.last_R.tolist() == [start - 1 for start in starts[1:]]
+        lengths = [after - before for before, after in itertools.pairwise(starts)]
+        assert chunk.request_T.tolist() == [row for row, length in enumerate(lengths) for _ in range(length)]
 
 
 def test_one_prompt_at_once() -> None:
