@@ -14,6 +14,7 @@ from training.samples import LatentStep, Sample, TextStep, load_image, question_
 # at most (preprocessor_config.json of Qwen2.5-VL-7B-Instruct).
 TOKEN_PX = 28
 MIN_PIXELS, MAX_PIXELS = 56 * 56, 12_845_056
+MAX_ASPECT = 200  # its image processor refuses pictures that are longer than that
 
 TOP_ANSWERS = 6
 
@@ -42,7 +43,11 @@ class Summary:
 
 
 def visual_tokens(width: int, height: int) -> int:
-    """Visual tokens that Qwen2.5-VL sees of a picture of this size in pixels, at its default limits."""
+    """Visual tokens that Qwen2.5-VL sees of a picture of this size in pixels, at its default limits.
+
+    The rule is ``smart_resize`` of its image processor: sides are rounded to tokens, and if that makes too many or too
+    few pixels, scaled to the limit and rounded to stay within it.
+    """
     rows, columns = round(height / TOKEN_PX), round(width / TOKEN_PX)
     pixels = rows * columns * TOKEN_PX**2
     if pixels > MAX_PIXELS:
@@ -92,7 +97,12 @@ class _Pictures:
         """Raises: InvalidRequest, the same one again for the same picture."""
         if path not in self._known:
             try:
-                self._known[path] = visual_tokens(*load_image(path).size)
+                size = load_image(path).size
+                if max(size) > MAX_ASPECT * min(size):
+                    raise InvalidRequest(
+                        f"{path}: one side is more than {MAX_ASPECT} times the other; crop the picture"
+                    )
+                self._known[path] = visual_tokens(*size)
             except InvalidRequest as error:
                 self._known[path] = error
         known = self._known[path]
