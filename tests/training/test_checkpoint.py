@@ -11,14 +11,12 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 from contracts.manifest import read_latent_spec
 from tests.training.conftest import Setup
 from training.checkpoint import export
-from training.maze_train import TrainedMaze
 
 
 @pytest.fixture(scope="module")
 def folder(setup: Setup, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint")
-    trained = TrainedMaze(model=setup.model, tokenizer=setup.tokenizer, recipe=setup.recipe, seed=0, cpu_s=0.0)
-    export(trained, folder, {"command": "a test"})
+    export(setup.run, folder, {"command": "a test"})
     return folder
 
 
@@ -63,7 +61,9 @@ def test_the_chat_template_is_the_layout_that_training_uses(setup: Setup, folder
     )
     ids = tokenizer(text)["input_ids"]
     image = ids.index(setup.ids.image_pad)
-    assert ids[:image] + [setup.ids.image_pad] * 16 + ids[image + 1 :] == setup.batch(4, 1).prompt_ids
+    assert ids[:image] + [setup.ids.image_pad] * 16 + ids[image + 1 :] == setup.batches.prompt_ids(
+        16, "Find a safe path from S to G."
+    )
 
 
 def test_special_tokens_of_a_user_are_plain_text(folder: Path, setup: Setup) -> None:

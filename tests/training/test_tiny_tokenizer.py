@@ -4,7 +4,8 @@ import pytest
 
 from contracts.mazes import QUESTION
 from tests.training.conftest import Setup
-from training.maze_text import answer_box, sentences
+from training.grids.text import sentences
+from training.maze_text import answer_box
 from training.tiny_tokenizer import SPECIAL_TOKENS, build_tokenizer
 
 
