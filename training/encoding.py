@@ -76,12 +76,16 @@ class Encoder:
         labels[: prompt_length + len(self.header)] = IGNORED_LABEL
         pad = self.id_of("<|latent_pad|>")
         labels[(labels == pad) | (labels == self.padding_id)] = IGNORED_LABEL
+        blocks = _blocks(ids, pad, self.id_of("<|latent_start|>"), self.id_of("<|latent_end|>"))
+        if self.latent_size and len(blocks) != len(latents):
+            raise InvalidRequest(f"{sample.where}: the text contains a latent block of its own; take its tokens out")
+        _check_cells(sample.where, latents, helpers)
         return Encoded(
             input_ids=torch.tensor(ids),
             labels=labels,
             positions_3T=mrope_positions(ids, self.image_token_id, images),
             prompt_length=prompt_length,
-            blocks=_blocks(ids, pad, self.id_of("<|latent_start|>"), self.id_of("<|latent_end|>")),
+            blocks=blocks,
             images=images,
             helpers=helpers,
             target_cells=tuple(step.target_cells for step in latents),
@@ -178,6 +182,15 @@ def _blocks(ids: list[int], pad_id: int, start_id: int, end_id: int) -> tuple[Bl
         if end > index + 1 and end < len(ids) and ids[end] == end_id:
             found.append(Block(index + 1, end - index - 1))
     return tuple(found)
+
+
+def _check_cells(where: str, latents: list[LatentStep], helpers: PixelImages | None) -> None:
+    for step, num_tokens in zip(latents, helpers.num_tokens if helpers else (), strict=False):
+        if step.target_cells and max(step.target_cells) >= num_tokens:
+            raise InvalidRequest(
+                f"{where}: target_cells names visual token {max(step.target_cells)}, but {step.helper_image.name} has "
+                f"{num_tokens}, counted from 0"
+            )
 
 
 def _find(ids: list[int], pattern: list[int]) -> int:

@@ -168,6 +168,24 @@ def test_blocks_are_where_their_pads_are(encoder: Encoder, draw: Draw) -> None:
     assert encoded.target_cells == ((2,), (3,), (4,))
 
 
+def test_a_latent_block_in_the_text_is_refused(encoder: Encoder, draw: Draw) -> None:
+    """It has no helper image, and would take that of another block."""
+    steps = (TextStep(content="t"), LatentStep(helper_image=draw(2, 2)))
+    for one in (_sample(f"Q {BLOCK}", (), steps), _sample("Q", (), (*steps, TextStep(content=BLOCK)))):
+        with pytest.raises(InvalidRequest, match=r"train\.jsonl:7: .*latent block of its own"):
+            encoder.encode(one)
+
+
+def test_target_cells_lie_in_the_helper_image(encoder: Encoder, draw: Draw) -> None:
+    for cell, is_right in ((5, True), (6, False)):
+        one = _sample("Q", (), (LatentStep(helper_image=draw(2, 3), target_cells=(0, cell)),))
+        if is_right:
+            assert encoder.encode(one).target_cells == ((0, 5),)
+        else:
+            with pytest.raises(InvalidRequest, match=r"train\.jsonl:7: target_cells names visual token 6"):
+                encoder.encode(one)
+
+
 def test_helper_images_are_not_opened_where_no_teacher_looks(encoder: Encoder, tmp_path: Path) -> None:
     steps = (LatentStep(helper_image=tmp_path / "missing.png"), TextStep(content="t"))
     encoded = encoder.encode(_sample("Q", (), steps), with_helpers=False)
