@@ -62,9 +62,10 @@ def open_base(folder: Path, recipe: StageRecipe) -> BaseModel:
 
 def _load(folder: Path, attention: str) -> Qwen2_5_VLForConditionalGeneration:
     untyped: Any = logging
+    model_class: Any = Qwen2_5_VLForConditionalGeneration  # its annotation does not know of loading info
     untyped.disable_progress_bar()  # a bar of its own would break the one of the run
     try:
-        model, found = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        model, found = model_class.from_pretrained(
             folder, dtype=torch.float32, attn_implementation=attention, output_loading_info=True
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:  # each for some kind of bad folder
