@@ -5,6 +5,7 @@ The format: 8 bytes little-endian length, that much JSON, then the data, without
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -43,6 +44,8 @@ def write_shard(path: Path, outputs: Sequence[Output], source: Source, on_bytes:
                 file.write(data)
                 digest.update(data)
                 on_bytes(data.nbytes)
+        file.flush()
+        os.fsync(file.fileno())  # now, and not when the small files that make it a checkpoint are there
     return digest.hexdigest()
 
 
