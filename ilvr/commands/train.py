@@ -1,4 +1,4 @@
-"""``ilvr train``: a checkpoint from a named recipe, on one CPU core."""
+"""``ilvr train``: the grid models that train on a CPU, and below it the two stages on any model and data."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contracts.errors import InvalidRequest
+from ilvr.commands import train_stages
 
 if TYPE_CHECKING:
     from rich.progress import Progress as ProgressBar
@@ -13,26 +14,41 @@ if TYPE_CHECKING:
     from training.grids.train import Progress
 
 DESCRIPTION = """\
-Train a checkpoint from a named recipe.
+Train a checkpoint. Without a stage: one of the small grid models, whose data is made as it trains. With stage1 or
+stage2: ILVR's recipe on your model and data, see 'ilvr train stage1 --help'.
 
 maze_tiny makes the model that `ilvr serve` serves by default: a Qwen2.5-VL of one million parameters that finds safe
-paths through mazes. It first learns to answer directly, then to think in latents that are aligned with helper images
-(stage 1), then in latents of its own (stage 2). It takes one CPU core and a little memory; the same recipe and seed
-take the same steps anywhere.
+paths through mazes and follows trails of arrows. It first learns to answer directly, then to think in latents that are
+aligned with helper images (stage 1), then in latents of its own (stage 2). It takes one CPU core and a little memory;
+the same recipe and seed take the same steps anywhere. A run that was stopped goes on where it was.
 
 examples:
   ilvr train --config maze_tiny --out my-maze                        the whole recipe
   ilvr train --config maze_tiny --out my-maze --minutes-scale 0.02   the whole schedule in less than a minute
   ilvr serve --model my-maze                                         serve it
+  ilvr train stage1 --config comt_7b_released --model Qwen2.5-VL-7B-Instruct --data comt/TRAIN.jsonl --out run1
 """
 
 
+# Of an unfinished run, in the folder of the checkpoint to be.
+STATE_FILE = "training-state.pt"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of ``ilvr train``."""
-    parser.add_argument("--config", required=True, metavar="NAME", help="the recipe: maze_tiny")
-    parser.add_argument(
-        "--out", required=True, type=Path, metavar="DIR", help="folder of the checkpoint, made if missing"
-    )
+    """Arguments of ``ilvr train``, and of its stages."""
+    stages = parser.add_subparsers(dest="stage", metavar="[stage1 | stage2]")
+    for stage in train_stages.STAGES:
+        summary = {"stage1": "latents aligned with helper images", "stage2": "end to end through own latents"}[stage]
+        sub = stages.add_parser(
+            stage,
+            help=summary,
+            description=train_stages.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        train_stages.add_arguments(sub, stage)
+        sub.set_defaults(run_stage=train_stages.run)
+    parser.add_argument("--config", metavar="NAME", help="the recipe: maze_tiny")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the checkpoint, made if missing")
     parser.add_argument("--seed", type=int, default=0, help="decides first weights and every batch (default 0)")
     parser.add_argument(
         "--minutes-scale",
@@ -49,6 +65,12 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         InvalidRequest: no such recipe, a scale that is not positive, or a folder that cannot be written.
     """
+    if args.stage is not None:
+        status: int = args.run_stage(args)
+        return status
+    missing = [f"--{name}" for name in ("config", "out") if getattr(args, name) is None]
+    if missing:
+        raise InvalidRequest(f"{' and '.join(missing)} must be given; 'ilvr train --help' has examples")
     if args.minutes_scale <= 0:
         raise InvalidRequest("--minutes-scale must be greater than 0", param="minutes_scale")
     try:
@@ -77,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
     with ProgressBar(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task("starting", total=None)
-        grid_run = train(recipe, args.seed, lambda progress: _show(bar, task, progress))
+        state_file = args.out / STATE_FILE
+        grid_run = train(recipe, args.seed, lambda progress: _show(bar, task, progress), state_file=state_file)
     command = f"ilvr train --config {args.config} --seed {args.seed}"
     if args.minutes_scale != 1:
         command += f" --minutes-scale {args.minutes_scale:g}"
@@ -90,6 +113,7 @@ def run(args: argparse.Namespace) -> int:
         "torch": torch.__version__,
     }
     export(grid_run, args.out, created_by)
+    state_file.unlink(missing_ok=True)
     print(f"wrote {args.out} after {grid_run.cpu_s / 60:.1f} minutes of one core", file=sys.stderr)
     print(f"serve it with: ilvr serve --model {args.out}")
     return 0

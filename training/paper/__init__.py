@@ -1,0 +1,1 @@
+"""The comparison of ``training/PAPER.md``: which runs it needs, each made once, resumable, its result a file."""
