@@ -68,6 +68,7 @@ def tiny_model(
     dtype: torch.dtype = torch.float64, attention: str = "sdpa", seed: int = 0
 ) -> Qwen2_5_VLForConditionalGeneration:
     """Random weights, biases and norms too. In float64 its norms are as well: the stock ones go through float32."""
+    torch.set_num_threads(1)  # with more, the threads of tensors this small mostly wait for each other
     model = build_model(SHAPE, IDS, seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
