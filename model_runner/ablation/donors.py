@@ -66,8 +66,9 @@ class Ablation:
                 num_blocks += count
         if len({donor.sample for donor in self._donors}) < 2:
             self._failure = BadSettings(
-                f"--latent-ablation swap needs two samples with latents, but of {len(self._requests)} asked only "
-                f"{len(self._donors)} began a latent block; name samples of the model's own task with --latent-donors"
+                "--latent-ablation swap needs two different samples with latents, and of the "
+                f"{len(self._requests)} asked {len(self._donors)} began a latent block; name more samples of the model's "
+                "own task with --latent-donors"
             )
             raise self._failure
         self._is_prepared = True

@@ -75,19 +75,19 @@ async def ablated(request, checkpoint_of):
 
 
 async def test_alone(ablated):
-    """Vector for vector; and nothing is cached, although each prompt comes twice here and once more below."""
+    """Vector for vector; and nothing is cached when a prompt comes again."""
     engine = ablated.engine
-    for tag in ("first", "again"):
-        requests = requests_of(ablated.name, ablated.defaults, tag)
-        for one, (ids, latents) in zip(requests, ablated.expected, strict=True):
-            await engine.worker_call("trace_latents", True)
-            got, info = await answer(engine, one)
-            positions, vectors = await engine.worker_call("take_latent_trace")
-            await engine.worker_call("trace_latents", False)
-            assert got == ids
-            assert info.num_cached_tokens == 0
-            assert positions == list(latents)
-            np.testing.assert_allclose(vectors, np.stack([fed.numpy() for fed in latents.values()]), atol=ATOL)
+    requests = requests_of(ablated.name, ablated.defaults, "alone")
+    asked = [*zip(requests, ablated.expected, strict=True), (replace(requests[0], request_id="2"), ablated.expected[0])]
+    for one, (ids, latents) in asked:
+        await engine.worker_call("trace_latents", True)
+        got, info = await answer(engine, one)
+        positions, vectors = await engine.worker_call("take_latent_trace")
+        await engine.worker_call("trace_latents", False)
+        assert got == ids
+        assert info.num_cached_tokens == 0
+        assert positions == list(latents)
+        np.testing.assert_allclose(vectors, np.stack([fed.numpy() for fed in latents.values()]), atol=ATOL)
 
 
 async def test_all_at_once_and_preempted(ablated):
@@ -157,7 +157,7 @@ async def test_another_seed_is_another_noise(checkpoint_of):
 async def test_donors_that_begin_no_block_stop_the_start(checkpoint_of):
     donors = [text_request((100 + n,), f"mute-{n}", max_tokens=1) for n in range(3)]
     plain = plain_engine(checkpoint_of, "b", "swap", donors)
-    with pytest.raises(BadSettings, match="needs two samples with latents, but of 3 asked only 0"):
+    with pytest.raises(BadSettings, match="needs two different samples with latents, and of the 3 asked 0 began"):
         await plain.prepare()
 
 
