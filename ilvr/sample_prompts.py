@@ -5,10 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from contracts.errors import BadCheckpoint
-from model_runner.checkpoint import Checkpoint
 from model_runner.prompt import PromptBuilder
 
 # Stands for the n-th text while the template is rendered; private-use characters, which no template contains.
@@ -17,10 +14,6 @@ PLACEHOLDER = "\ue000{}\ue001"
 
 class SamplePrompts(PromptBuilder):
     """As for requests, but for texts and pictures in any order. Texts are data here too: no special token in them."""
-
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        super().__init__(checkpoint)
-        self._decoder = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
 
     def build_parts(self, parts: Sequence[str | Path]) -> tuple[int, ...]:
         """Prompt ids of texts and pictures (paths) in order, with one image token for each picture.
@@ -51,7 +44,7 @@ class SamplePrompts(PromptBuilder):
 
     def text_of(self, ids: Sequence[int]) -> str:
         """The ids as text, special tokens included: what the released evaluation of January 2026 reads."""
-        text: str = self._decoder.decode(list(ids), skip_special_tokens=False)
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
     def _rendered_content(self, content: Sequence[dict[str, str]]) -> str:
