@@ -67,8 +67,8 @@ class Ablation:
         if len({donor.sample for donor in self._donors}) < 2:
             self._failure = BadSettings(
                 "--latent-ablation swap needs two different samples with latents, and of the "
-                f"{len(self._requests)} asked {len(self._donors)} began a latent block; name more samples of the model's "
-                "own task with --latent-donors"
+                f"{len(self._requests)} asked {len(self._donors)} began a latent block; name more samples of the "
+                "model's own task with --latent-donors"
             )
             raise self._failure
         self._is_prepared = True
