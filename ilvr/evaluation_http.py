@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from contracts.errors import EngineDead, GenerationFailed, InvalidRequest, NotReady
+from contracts.errors import EngineDead, GenerationFailed, InvalidRequest, NotReady, RequestError
 from ilvr.sample_prompts import SamplePrompts
 from training.answer_log import Ablation, Answered
 from training.samples import IMAGE_PLACEHOLDER, Sample
@@ -16,7 +16,7 @@ from training.samples import IMAGE_PLACEHOLDER, Sample
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 1800.0  # of one answer, which may wait in the server's queue
 RETRY_FOR_S = 600.0  # how long a full queue is waited for
-SAMPLE_FAULTS = (400, 413, 415, 422)  # statuses that tell of one request, and not of the server
+REQUEST_ERRORS = {error.code: error for error in RequestError.__subclasses__()}
 WORTH_WAITING = ("overloaded", "not_ready")  # codes of errors
 
 
@@ -42,6 +42,8 @@ class HttpAnswerers:
             base_url = httpx.URL(url.rstrip("/"))
         except httpx.InvalidURL as error:
             raise InvalidRequest(f"--engine {url}: {error}") from None
+        if not base_url.host:
+            raise InvalidRequest(f"--engine {url}: the address names no host; the default is http://127.0.0.1:8000")
         self.url = url
         self._prompts = prompts
         self._asked = {"max_tokens": max_tokens, "temperature": 0, "seed": seed}
@@ -73,7 +75,7 @@ class HttpAnswerers:
         """The response object and the seconds until it was there; a full queue is waited for, which does not count.
 
         Raises:
-            InvalidRequest: the server refuses this sample.
+            RequestError: the server refuses this sample.
             NotReady, GenerationFailed, EngineDead: it cannot answer now.
         """
         body = {**await asyncio.to_thread(_question, sample), **self._asked, "latent": {"mode": mode}}
@@ -89,8 +91,8 @@ class HttpAnswerers:
                 message, code = str(content["error"]["message"]), str(content["error"]["code"])
             except (ValueError, KeyError, TypeError):
                 raise EngineDead(f"{self.url} answered HTTP {answer.status_code}; is that an ilvr server?") from None
-            if answer.status_code in SAMPLE_FAULTS:
-                raise InvalidRequest(message)
+            if code in REQUEST_ERRORS:
+                raise REQUEST_ERRORS[code](message)
             if code not in WORTH_WAITING or time.monotonic() > give_up_s:
                 raise GenerationFailed(f"the server answered: {message} ({code})")
             await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
@@ -124,9 +126,6 @@ class HttpAnswerer:
 
     async def answer(self, sample: Sample) -> Answered:
         response, latency_s = await self._server.ask(sample, self._mode)
-        if (error := response.get("error")) is not None:
-            message = f"the response failed: {error['message']} ({error['code']})"
-            raise GenerationFailed(message) if error["retryable"] else InvalidRequest(message)
         if response["status"] == "cancelled":
             raise GenerationFailed("the server cancelled the response")
         usage = response["usage"]

@@ -81,6 +81,7 @@ async def _work(
         try:
             entry = Entry(ablation=ablation, index=index, answered=await answerer.answer(sample))
         except RequestError as error:
-            entry = Entry(ablation=ablation, index=index, error=f"{sample.where}: {error} ({error.code})")
+            where = "" if str(error).startswith(sample.where) else f"{sample.where}: "
+            entry = Entry(ablation=ablation, index=index, error=f"{where}{error} ({error.code})")
         log.add(entry)
         on_entry(entry)

@@ -176,12 +176,14 @@ async def _evaluate(
             entries = dict(log.entries)
     finally:
         await answerers.aclose()
+    failed = [entry for entry in entries.values() if entry.answered is None and entry.index in asked]
+    if len(failed) == len(asked) * len(ablations):
+        raise InvalidRequest(f"not one sample could be asked: {failed[0].error}")
     results = results_of(asked, entries, ablations, args.match)
     report = Report(run=facts, match=args.match, context=context(), results=results)
     write_report(args.out, report)
     print(markdown(report))
     print(f"wrote {args.out}/results.json, results.md and results.png", file=sys.stderr)
-    failed = [entry for entry in entries.values() if entry.error is not None and entry.index in asked]
     if failed:
         print(
             f"{len(failed)} could not be asked and count as wrong, such as {failed[0].error}; the same command tries "

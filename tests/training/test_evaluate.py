@@ -141,6 +141,9 @@ async def test_a_sample_that_cannot_be_asked_is_kept_as_such_and_asked_again(tmp
     assert len(model.asked) == 6
     assert entries["on", 3].answered is None
     assert entries["on", 3].error == "t.jsonl:4: too long (prompt_too_long)"
+    again = Scripted(fail_at={"on-3": PromptTooLong("t.jsonl:4: far too long")})
+    entries = await asked(tmp_path, again, ["on"])
+    assert entries["on", 3].error == "t.jsonl:4: far too long (prompt_too_long)"  # its place is named once
     again = Scripted()
     entries = await asked(tmp_path, again, ["on"])
     assert again.asked == ["on-3"]

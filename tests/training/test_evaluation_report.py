@@ -173,7 +173,8 @@ def test_files(results, tmp_path):
 
 def bar_heights(path, colour):
     """Pixels of a colour in the tallest column of each run of columns that have any."""
-    pixels = np.asarray(Image.open(path).convert("RGB"))
+    with Image.open(path) as chart:
+        pixels = np.asarray(chart.convert("RGB"))
     counts = (pixels == colour).all(axis=-1).sum(axis=0).tolist()
     return [max(run) for has_any, run in groupby(counts, key=bool) if has_any]
 
