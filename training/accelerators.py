@@ -1,7 +1,9 @@
 """Accelerate, set up for a recipe: where what distributes training asks for something of its own."""
 
+import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
 from accelerate.utils import DistributedType, GradientAccumulationPlugin  # type: ignore[import-untyped]
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from contracts.errors import BadSettings
 from training.lesson import has_moving_teacher
@@ -12,10 +14,18 @@ def make_accelerator(recipe: StageRecipe) -> Accelerator:
     """As the environment says (``accelerate launch``), with the recipe's precision and accumulation."""
     accumulation = GradientAccumulationPlugin(num_steps=recipe.accumulation, sync_with_dataloader=False)
     precision = "bf16" if recipe.precision == "bf16" else "no"
-    accelerator = Accelerator(mixed_precision=precision, gradient_accumulation_plugin=accumulation)
+    # Without a GPU several processes talk over gloo, which Accelerate chooses only if it is told of the CPU.
+    is_cpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=is_cpu, mixed_precision=precision, gradient_accumulation_plugin=accumulation)
     if accelerator.distributed_type == DistributedType.FSDP:
         if not accelerator.is_fsdp2:
             raise BadSettings("training needs fsdp_version: 2, as in training/accelerate/fsdp2.yaml")
+        if recipe.precision == "bf16":
+            # Accelerate's own policy rounds what the wrapped module gives, and so every loss, to bf16, and sums
+            # gradients of the ranks in bf16.
+            accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy(
+                param_dtype=torch.bfloat16, reduce_dtype=torch.float32
+            )
         # Gradients that are not reduced at every pass would be kept whole on every rank: 30 GB at 7B.
         accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
     if is_sharded(accelerator) and recipe.stage == "stage2" and recipe.attention == "flash_attention_2":

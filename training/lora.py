@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ def inject_lora(language_model: nn.Module, recipe: StageRecipe) -> None:
         lora_dropout=recipe.lora_dropout,
         target_modules=list(recipe.lora_targets),
     )
+    torch.manual_seed(recipe.seed)  # the same beginning on every rank: each keeps its own part of it
     inject_adapter_in_model(config, language_model)
 
 

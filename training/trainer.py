@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
-from accelerate.utils import broadcast_object_list, gather_object  # type: ignore[import-untyped]
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object  # type: ignore[import-untyped]
 from torch import Tensor
 
 from contracts.errors import BadSettings
@@ -319,9 +319,12 @@ class Trainer:
             self._folders.begin(self._step)
         accelerator.wait_for_everyone()
         save_state(accelerator, partial, self._identity, self._step)
-        tensors = accelerator.get_state_dict(self._lesson)
+        # DeepSpeed gathers what it has wrapped; from others only the student is asked for, and not its teacher.
+        is_deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
+        whole = self._lesson if is_deepspeed else accelerator.unwrap_model(self._lesson).objective
+        tensors = accelerator.get_state_dict(whole)
         if accelerator.is_main_process:
-            prefix = "objective.model."
+            prefix = "objective.model." if is_deepspeed else "model."
             trained = {name.removeprefix(prefix): one for name, one in tensors.items() if name.startswith(prefix)}
             tower = self._tower.module.state_dict() if self._tower else {}
             made = {**self._run.created_by, "step": self._step, **self._identity.described()}

@@ -1,17 +1,20 @@
 """A tiny base model as a folder, and a data file, for the tests of the trainer: seconds for a whole run."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
 
 from training.base_model import open_base
 from training.recipes import StageRecipe, tiny_released
+from training.run_log import Metrics
 from training.stage_checkpoint import published_name
 from training.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SpecialIds, build_tokenizer, special_ids
+from training.trainer import Run, Silent, train
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ROWS: list[dict[str, Any]] = [one["sample"] for one in json.loads((GOLDEN / "train.json").read_text())["samples"]]
@@ -109,3 +112,50 @@ def _absolute(row: dict[str, Any]) -> dict[str, Any]:
     ]
     given = row["image_input"] if isinstance(row["image_input"], list) else [row["image_input"]]
     return {**row, "image_input": [str(images / name) for name in given], "sequence_plan": plan}
+
+
+@dataclass
+class Heard(Silent):
+    """What a run reported."""
+
+    notes: list[str] = field(default_factory=list)
+    metrics: list[Metrics] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, metrics: Metrics) -> None:
+        self.metrics.append(metrics)
+
+    @property
+    def losses(self) -> list[float]:
+        return [one.loss for one in self.metrics]
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A base model, data, and room for runs."""
+
+    folder: Path
+    base: Path
+    data: Path
+
+    def run(self, out: str, wanted: StageRecipe, **changes: Any) -> tuple[Path, Heard]:
+        """Train in this process; the last checkpoint and what was reported."""
+        heard = Heard()
+        given: dict[str, Any] = {"model": self.base, "data": self.data, "created_by": {"command": "a test"}, **changes}
+        _forget_accelerate()
+        return train(Run(recipe=wanted, out=self.folder / out, **given), heard), heard
+
+
+def workplace(folder: Path, *, count: int = 4, **base: Any) -> Workplace:
+    """In an empty folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    return Workplace(folder, write_base(folder / "base", **base), write_data(folder, count))
+
+
+def _forget_accelerate() -> None:
+    """Accelerate keeps one state for a process; each run of a test is as in a process of its own."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
