@@ -6,10 +6,11 @@ import random
 import sys
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contracts.errors import InvalidRequest
+from contracts.errors import BadSettings, InvalidRequest
 
 if TYPE_CHECKING:
     from ilvr.sample_prompts import SamplePrompts
@@ -112,6 +113,9 @@ def run(args: argparse.Namespace) -> int:
             f"--engine is vllm, transformers or the http:// address of a server, not {args.engine!r}", param="engine"
         )
     ablations = parse_ablations(args.ablation or (ABLATIONS_OF_A_SERVER if is_server else ABLATIONS_BY_DEFAULT))
+    _require("matplotlib", "ilvr[train]")  # at once: the chart comes last, and should not fail then
+    if not is_server:
+        _require(args.engine, "ilvr[cpu] (or ilvr[cuda] on a GPU)")
     from training.samples import read_samples
 
     samples = read_samples(args.data, args.images, needs_steps=False)
@@ -206,10 +210,7 @@ async def _answerers(
         check_ablations(ablations)
         server = HttpAnswerers(args.engine, _prompts(args.model), max_tokens=args.max_tokens, seed=args.seed)
         return server, {"model": await server.model_name(), "engine": args.engine}
-    try:
-        from ilvr.evaluation_engines import Asking, EngineAnswerers
-    except ModuleNotFoundError as error:
-        raise InvalidRequest(f"evaluation needs an engine ({error}): install ilvr[cpu] or ilvr[cuda]") from None
+    from ilvr.evaluation_engines import Asking, EngineAnswerers
 
     folder = args.model or EMBEDDED_MODEL
     asking = Asking(folder, max_tokens=args.max_tokens, seed=args.seed)
@@ -232,6 +233,12 @@ def _prompts(folder: Path | None) -> "SamplePrompts | None":
     from model_runner.checkpoint import read_checkpoint
 
     return SamplePrompts(read_checkpoint(folder, is_cpu=False))
+
+
+def _require(package: str, extra: str) -> None:
+    """Raises ``BadSettings`` if a package is not installed."""
+    if find_spec(package) is None:
+        raise BadSettings(f"{package} is not installed; install {extra}")
 
 
 def _check_answers(samples: Sequence["Sample"]) -> None:

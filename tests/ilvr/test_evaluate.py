@@ -171,6 +171,13 @@ def test_mistakes_are_explained(mazes, tmp_path, capsys):
     assert "t.jsonl:1: neither map_desc nor original_final_answer" in told
 
 
+@pytest.mark.parametrize(("package", "extra"), [("matplotlib", "train"), ("transformers", "cpu")])
+def test_what_is_not_installed_is_told_at_once(package, extra, mazes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("ilvr.commands.evaluate.find_spec", lambda name: None if name == package else True)
+    told = explained(capsys, ["--data", str(mazes), "--out", str(tmp_path / "out"), "--engine", "transformers"])
+    assert f"{package} is not installed; install ilvr[{extra}]" in told
+
+
 def test_answers_of_another_model_are_not_mixed_in(mazes, tmp_path, capsys):
     out = tmp_path / "out"
     assert evaluate(mazes, out, "--ablation", "on", "--limit", "1") == 0
