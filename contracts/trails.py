@@ -10,7 +10,7 @@ library only; pictures are in ``contracts.trail_pictures``.
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ QUESTION = "Where does the trail end?"
 
 # All that decides what is drawn.
 SIZES = range(3, 7)
-MIN_LENGTH, MAX_LENGTH = 2, 8  # steps from the start to the flag
+MIN_LENGTH, MAX_LENGTH = 2, 7  # steps from the start to the flag; with the start that is 8 cells, one for each latent
 MIN_DECOYS = 2  # flags besides the end; at most as many as the grid has rows
 
 COLUMN_NAMES = "abcdef"
@@ -74,15 +74,16 @@ def follow(rows: Sequence[str]) -> tuple[Cell, ...]:
 
 
 def lengths(size: int) -> range:
-    """The lengths that trails of a size have: the longest leaves room for the other flags."""
-    return range(MIN_LENGTH, min(MAX_LENGTH, size * size - 1 - MIN_DECOYS) + 1)
+    """The lengths that trails of a size have: the longest leaves room for the other flags and an arrow to each."""
+    return range(MIN_LENGTH, min(MAX_LENGTH, size * size - 1 - 2 * MIN_DECOYS) + 1)
 
 
 def draw_lot(rng: random.Random, size: int, split: Split, length: int | None = None) -> Trail:
     """The next trail of a split; of any length, each equally often, unless one is given.
 
     The walk goes to a free neighbour by lot and begins anew when there is none. Then come 2 to n other flags, then an
-    arrow for each cell left. Uses ``rng.random()`` alone, the one method whose sequence Python promises to keep.
+    arrow for each cell left, at least one of them into each flag: otherwise the flag that arrows point at would often
+    be the right one. Uses ``rng.random()`` alone, the one method whose sequence Python promises to keep.
     """
     length = _pick(rng, lengths(size)) if length is None else length
     everywhere = [(row, column) for row in range(size) for column in range(size)]
@@ -91,9 +92,16 @@ def draw_lot(rng: random.Random, size: int, split: Split, length: int | None = N
         if cells is None:
             continue
         free = [cell for cell in everywhere if cell not in cells]
-        most = min(size, len(free))
+        most = min(size, len(free) // 2)
         flags = [free.pop(int(rng.random() * len(free))) for _ in range(_pick(rng, range(MIN_DECOYS, most + 1)))]
         kinds = {cell: _pick(rng, _moves_inside(cell, size)) for cell in free}
+        for flag in flags:
+            beside = [cell for cell in free if flag in _neighbours(cell)]
+            if beside and not _is_pointed_at(flag, kinds):
+                cell = _pick(rng, beside)
+                kinds[cell] = _move(cell, flag)
+        if not all(_is_pointed_at(flag, kinds) for flag in flags):
+            continue
         kinds |= {here: _move(here, there) for here, there in itertools.pairwise(cells)}
         kinds |= {cells[0]: kinds[cells[0]].lower()} | dict.fromkeys([cells[-1], *flags], FLAG)
         rows = tuple("".join(kinds[row, column] for column in range(size)) for row in range(size))
@@ -122,6 +130,14 @@ def _walk(rng: random.Random, size: int, length: int, start: Cell) -> tuple[Cell
 
 def _neighbour(cell: Cell, move: str) -> Cell:
     return cell[0] + MOVES[move][0], cell[1] + MOVES[move][1]
+
+
+def _neighbours(cell: Cell) -> list[Cell]:
+    return [_neighbour(cell, move) for move in MOVES]
+
+
+def _is_pointed_at(flag: Cell, kinds: Mapping[Cell, str]) -> bool:
+    return any(_neighbour(cell, kind) == flag for cell, kind in kinds.items())
 
 
 def _is_inside(cell: Cell, size: int) -> bool:

@@ -64,6 +64,8 @@ class GridRecipe:
     # Share of stage-1 and stage-2 batches answered without a block, so that turning latents off stays a fair ablation.
     direct_share: float
     learning_rate: float
+    # Rate of Muon (Jordan et al. 2024; torch.optim.Muon) for the matrices, which learns in half the steps; None: AdamW.
+    muon_rate: float | None = None
     warmup_steps: int
     decay_steps: int  # the rate falls linearly to 0 over these last steps; one schedule, no restart
     adam_betas: tuple[float, float] = (0.9, 0.98)  # 0.98: gradients of 32 mazes are noisy, 0.999 forgets too slowly
@@ -84,22 +86,29 @@ class GridRecipe:
 
 
 def maze_tiny() -> GridRecipe:
-    """The embedded default checkpoint: mazes of 3x3 to 6x6."""
+    """The embedded default checkpoint: mazes and trails of 3x3 to 6x6 in one model."""
     return GridRecipe(
         name="maze_tiny",
-        task_weights={"maze": 1.0},
-        first_steps=500,
+        task_weights={"maze": 0.7, "trail": 0.3},
+        first_steps=250,
         first_size_weights={3: 0.5, 4: 0.5},
         phases=(
-            Phase(kind="direct", steps=1400),
-            Phase(kind="stage1", steps=100, alignment=1.0),
-            Phase(kind="stage2", steps=1100),
+            Phase(kind="direct", steps=800),
+            # 5: a latent that is nearly right names another cell, so alignment must be exact before it can be fed back.
+            Phase(kind="stage1", steps=300, alignment=5.0),
+            Phase(kind="sampled", steps=700, alignment=5.0, target_shares=(0.7, 0.0)),
+            Phase(kind="sampled", steps=700, alignment=5.0),
+            # Last and at low rates: at high ones it unlearns the latents in a few steps.
+            Phase(kind="stage2", steps=500, alignment=0.5),
         ),
         size_weights={3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4},
         direct_share=0.1,
         learning_rate=2e-3,
+        muon_rate=0.02,
         warmup_steps=50,
-        decay_steps=1170,
+        decay_steps=2200,
+        selection="ordered",
+        are_targets_scaled=True,
     )
 
 

@@ -15,6 +15,8 @@ from training.maze_text import THOUGHT, draw_question
 
 # No shortest path through a 6x6 grid passes more cells.
 MAX_PATH_CELLS = 36
+# K of the released ILVR settings, so that no latent of a block is without its target.
+NUM_TARGETS = 8
 
 
 class MazeTask:
@@ -52,19 +54,20 @@ class MazeTask:
 
 
 def puzzle_of(maze: Maze) -> Puzzle:
-    """The puzzle of a maze. Its targets are the path's cells, the start first."""
+    """The puzzle of a maze. Targets: the path's cells, the start first; the goal repeats to fill a block of 8."""
     cells = path_cells(maze.rows, maze.solution)
     exits = path_exits(maze.rows, maze.solution)
     best, names = best_moves(maze.rows), list(MOVES)
     every = [(row, column) for row in range(maze.size) for column in range(maze.size)]
     on_path = {cell: index + 1 for index, cell in enumerate(cells)}
+    passed = [row * maze.size + column for row, column in cells]
     return Puzzle(
         rows=maze.rows,
         tiles=[(maze.rows[row][column], "") for row, column in every],
         helper_tiles=[(maze.rows[row][column], exits.get((row, column), "")) for row, column in every],
         answer=maze.solution,
         chain=" ".join(cell_name(cell) for cell in cells),
-        target_cells=tuple(row * maze.size + column for row, column in cells),
+        target_cells=tuple(passed + passed[-1:] * (NUM_TARGETS - len(passed))),
         cell_labels=(
             [names.index(best[cell]) if cell in best else IGNORED_LABEL for cell in every],
             [on_path.get(cell, 0) for cell in every],

@@ -28,7 +28,7 @@ class GridRun:
         self.model = build_model(recipe.model, self.batches.ids, seed)
         self.classifiers = CellClassifiers(recipe.model.hidden_size, tasks)
         self.parameters = [*self.model.parameters(), *self.classifiers.parameters()]
-        self.optimizer = make_optimizer(self.parameters, recipe)
+        self.optimizers = make_optimizers(self.model, self.classifiers, recipe)
         self.teacher: Teacher | None = None
         self.step = 0
         self.cpu_s = 0.0
@@ -59,7 +59,7 @@ class GridRun:
             "cpu_s": self.cpu_s,
             "model": self.model.state_dict(),
             "classifiers": self.classifiers.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "teacher": self.teacher and self.teacher.model.state_dict(),
             "torch_rng": torch.get_rng_state(),
             "batches_rng": self.batches.rng.getstate(),
@@ -74,7 +74,8 @@ class GridRun:
         self.step, self.cpu_s = state["step"], state["cpu_s"]
         self.model.load_state_dict(state["model"])
         self.classifiers.load_state_dict(state["classifiers"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         if state["teacher"] is not None:
             self.teacher = self.make_teacher()
             self.teacher.model.load_state_dict(state["teacher"])
@@ -83,9 +84,29 @@ class GridRun:
         self.batches.rng.setstate((version, tuple(internal), gauss))
 
 
-def make_optimizer(parameters: list[torch.nn.Parameter], recipe: GridRecipe) -> torch.optim.Optimizer:
-    """AdamW; matrices decay, norms and biases do not."""
-    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
-    vectors = [parameter for parameter in parameters if parameter.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.adam_betas, fused=True)
+def make_optimizers(
+    model: torch.nn.Module, classifiers: torch.nn.Module, recipe: GridRecipe
+) -> list[torch.optim.Optimizer]:
+    """AdamW; matrices decay, norms and biases do not. With ``muon_rate`` Muon takes the model's matrices but the
+    embedding, which is also the head. Each group remembers its full rate as ``full_lr``."""
+    named = dict(model.named_parameters())
+    muon = [
+        parameter
+        for name, parameter in named.items()
+        if recipe.muon_rate is not None and parameter.ndim == 2 and not name.endswith("embed_tokens.weight")
+    ]
+    taken = {id(parameter) for parameter in muon}
+    rest = [parameter for parameter in (*named.values(), *classifiers.parameters()) if id(parameter) not in taken]
+    groups = [
+        {"params": [parameter for parameter in rest if parameter.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.adam_betas, fused=True)
+    ]
+    if recipe.muon_rate is not None:
+        optimizers.append(torch.optim.Muon(muon, lr=recipe.muon_rate, weight_decay=recipe.weight_decay))
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["full_lr"] = group["lr"]
+    return optimizers

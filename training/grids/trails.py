@@ -16,7 +16,7 @@ KINDS = "RDLUrdlu" + FLAG
 
 
 class TrailTask:
-    """Trails of 3x3 to 6x6, 2 to 8 steps long.
+    """Trails of 3x3 to 6x6, 2 to 7 steps long.
 
     Cells are classified by what they hold, by row and by column: by what is seen, not by where the trail goes.
     """
@@ -55,10 +55,10 @@ class TrailTask:
 
 
 def puzzle_of(trail: Trail) -> Puzzle:
-    """The puzzle of a trail. Its targets are the cells after each step; the last repeats for longer blocks."""
+    """The puzzle of a trail. Targets: the cells of the trail, the start first; the last repeats to fill a block."""
     exits = trail_exits(trail.rows, trail.cells)
     every = [(row, column) for row in range(trail.size) for column in range(trail.size)]
-    ahead = [row * trail.size + column for row, column in trail.cells[1:]]
+    passed = [row * trail.size + column for row, column in trail.cells]
     last = trail.cells[-1]
     return Puzzle(
         rows=trail.rows,
@@ -68,7 +68,7 @@ def puzzle_of(trail: Trail) -> Puzzle:
         ],
         answer=trail.answer,
         chain=" ".join(cell_name(cell) for cell in trail.cells),
-        target_cells=tuple(ahead + ahead[-1:] * (trails.MAX_LENGTH - len(ahead))),
+        target_cells=tuple(passed + passed[-1:] * (trails.MAX_LENGTH + 1 - len(passed))),
         cell_labels=(
             [KINDS.index(trail.rows[row][column]) for row, column in every],
             [row for row, _ in every],

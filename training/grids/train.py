@@ -102,7 +102,7 @@ def train(
                 num_steps=recipe.num_steps,
                 phase=phase.kind,
                 loss=loss,
-                learning_rate=run.optimizer.param_groups[0]["lr"],
+                learning_rate=run.optimizers[0].param_groups[0]["lr"],
                 cpu_s=run.cpu_s,
                 scores=watch(run.model, run.batches, recipe.latent_size, num_watched) if is_watched else {},
             )
@@ -129,14 +129,18 @@ def make_step(run: GridRun, phase: Phase, done: float) -> float:
         form = "unblocked"
     sizes = recipe.first_size_weights if run.step < recipe.first_steps else recipe.size_weights
     grid = run.batches.draw(recipe.task_weights, sizes, recipe.batch_size, form)
-    for group in run.optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * learning_rate_factor(recipe, run.step)
+    factor = learning_rate_factor(recipe, run.step)
+    for optimizer in run.optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["full_lr"] * factor
     first, last = phase.target_shares
     loss = batch_loss(run, grid, phase, first + done * (last - first))
-    run.optimizer.zero_grad()
+    for optimizer in run.optimizers:
+        optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(run.parameters, recipe.max_grad_norm)
-    run.optimizer.step()
+    for optimizer in run.optimizers:
+        optimizer.step()
     if run.teacher is not None and recipe.ema_decay is not None:
         run.teacher.update(run.model, recipe.ema_decay)
     run.step += 1

@@ -85,10 +85,10 @@ def test_a_block_has_k_pads_between_start_and_end(setup: Setup) -> None:
 def test_targets_are_the_path_in_order() -> None:
     # S at the top left, G below it on the right; the only safe way is right, then down.
     maze = mazes.Maze(("S.", "HG"), "RD")
-    assert maze_puzzle(maze).target_cells == (0, 1, 3)
+    assert maze_puzzle(maze).target_cells == (0, 1, 3, 3, 3, 3, 3, 3)
     assert maze_puzzle(maze).chain == "a1 b1 b2"
     trail = trails.Trail(("rDF", "FFU", "RRU"), ((0, 0), (0, 1), (1, 1)))
-    assert trail_puzzle(trail).target_cells == (1, 4, 4, 4, 4, 4, 4, 4)
+    assert trail_puzzle(trail).target_cells == (0, 1, 4, 4, 4, 4, 4, 4)
     assert trail_puzzle(trail).answer == "b2"
 
 

@@ -10,7 +10,7 @@ import torch
 from contracts.mazes import SIZES
 from tests.training.conftest import Setup
 from training.configs import GridRecipe, Phase, maze_tiny
-from training.grids.state import GridRun, make_optimizer
+from training.grids.state import GridRun, make_optimizers
 from training.grids.train import FORMS, Progress, batch_loss, learning_rate_factor, phase_at, scaled, train
 
 ALIGNED = ("stage1", "sampled")
@@ -24,16 +24,16 @@ def test_a_few_steps_on_one_batch_lower_its_loss(setup: Setup, kind: str, select
     run.recipe, run.model = recipe, copy.deepcopy(setup.model)
     run.classifiers = copy.deepcopy(setup.run.classifiers)
     run.teacher = run.make_teacher()
-    run.optimizer = make_optimizer([*run.model.parameters(), *run.classifiers.parameters()], recipe)
+    (optimizer,) = make_optimizers(run.model, run.classifiers, recipe)
     grid = setup.batch(3, 4, FORMS[kind])
     phase = Phase(kind=kind, steps=1, alignment=float(kind in ALIGNED))
     values = []
     for _ in range(4):
         torch.manual_seed(0)
         loss = batch_loss(run, grid, phase, target_share=0.5)
-        run.optimizer.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        run.optimizer.step()
+        optimizer.step()
         values.append(loss.item())
     assert values[-1] < 0.85 * values[0]
 
@@ -120,6 +120,17 @@ def test_a_frozen_teacher_stays_and_a_moving_one_follows() -> None:
     )
     assert not torch.equal(kept, moved)
     assert (moved - student).norm() < (kept - student).norm()
+
+
+def test_muon_takes_the_matrices_but_the_embedding_and_each_parameter_has_one_optimizer(setup: Setup) -> None:
+    adamw, muon = make_optimizers(setup.model, setup.run.classifiers, replace(setup.recipe, muon_rate=0.02))
+    of = [[id(p) for group in each.param_groups for p in group["params"]] for each in (adamw, muon)]
+    assert sorted(of[0] + of[1]) == sorted(map(id, setup.run.parameters))
+    named = dict(setup.model.named_parameters())
+    assert id(named["model.language_model.layers.0.self_attn.q_proj.weight"]) in of[1]
+    assert id(named["model.visual.blocks.0.mlp.down_proj.weight"]) in of[1]
+    assert id(named["model.language_model.embed_tokens.weight"]) in of[0]
+    assert [group["full_lr"] for group in muon.param_groups] == [0.02]
 
 
 def test_scaled_keeps_every_phase() -> None:
