@@ -1,13 +1,22 @@
 """Accelerate, set up for a recipe: where what distributes training asks for something of its own."""
 
+from datetime import timedelta
+
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
-from accelerate.utils import DistributedType, GradientAccumulationPlugin  # type: ignore[import-untyped]
+from accelerate.utils import (  # type: ignore[import-untyped]
+    DistributedType,
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+)
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from contracts.errors import BadSettings
 from training.lesson import has_moving_teacher
 from training.recipes import StageRecipe
+
+# While one process hashes a base model or writes a checkpoint, the others wait; the usual 10 minutes are too few at 7B.
+PATIENCE = timedelta(hours=2)
 
 
 def make_accelerator(recipe: StageRecipe) -> Accelerator:
@@ -16,7 +25,12 @@ def make_accelerator(recipe: StageRecipe) -> Accelerator:
     precision = "bf16" if recipe.precision == "bf16" else "no"
     # Without a GPU several processes talk over gloo, which Accelerate chooses only if it is told of the CPU.
     is_cpu = not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=is_cpu, mixed_precision=precision, gradient_accumulation_plugin=accumulation)
+    accelerator = Accelerator(
+        cpu=is_cpu,
+        mixed_precision=precision,
+        gradient_accumulation_plugin=accumulation,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
     if accelerator.distributed_type == DistributedType.FSDP:
         if not accelerator.is_fsdp2:
             raise BadSettings("training needs fsdp_version: 2, as in training/accelerate/fsdp2.yaml")
@@ -34,6 +48,8 @@ def make_accelerator(recipe: StageRecipe) -> Accelerator:
         config = accelerator.state.deepspeed_plugin.deepspeed_config
         config["train_micro_batch_size_per_gpu"] = recipe.batch_size
         config["gradient_clipping"] = recipe.max_grad_norm
+        if not recipe.freeze_tower:
+            raise BadSettings("under DeepSpeed ranks without images would wait for ever for a trained tower; use FSDP2")
         if has_moving_teacher(recipe):
             raise BadSettings("DeepSpeed keeps a teacher in bf16, whose EMA steps of 0.001 round to nothing; use FSDP2")
     return accelerator

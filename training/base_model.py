@@ -25,13 +25,15 @@ NEW_ROW_SPREAD = 0.1
 class BaseModel:
     """A base model ready for training. ``config`` is ``config.json`` as it should stand in checkpoints.
 
-    num_added_tokens: those of ILVR's tokens that the tokenizer lacked. num_new_rows: rows that embeddings lacked.
+    is_tied: whether the head is the embedding. num_added_tokens: those of ILVR's tokens that the tokenizer lacked.
+    num_new_rows: rows that the embeddings lacked.
     """
 
     folder: Path
     model: Qwen2_5_VLForConditionalGeneration
     encoder: Encoder
     config: dict[str, Any]
+    is_tied: bool
     num_added_tokens: int
     num_new_rows: int
 
@@ -57,7 +59,8 @@ def open_base(folder: Path, recipe: StageRecipe) -> BaseModel:
     for section in sections:
         if "vocab_size" in section or section is sections[-1]:
             section["vocab_size"] = len(_row_weights(model)["embedding"])
-    return BaseModel(folder, model, encoder, config, num_added, num_new_rows)
+    is_tied = len(_row_weights(model)) == 1
+    return BaseModel(folder, model, encoder, config, is_tied, num_added, num_new_rows)
 
 
 def _load(folder: Path, attention: str) -> Qwen2_5_VLForConditionalGeneration:

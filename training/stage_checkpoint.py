@@ -45,9 +45,8 @@ def write_checkpoint(
     weights and also saved by themselves. tower: those of a frozen tower, under its own names.
     """
     dtype = getattr(torch, recipe.saved_dtype)
-    is_tied = base.model.lm_head.weight is base.model.get_input_embeddings().weight
     plain = merged(trained, recipe) if recipe.lora else trained
-    tensors = {published_name(name): tensor for name, tensor in plain.items() if not (is_tied and name == HEAD)}
+    tensors = {published_name(name): tensor for name, tensor in plain.items() if not (base.is_tied and name == HEAD)}
     tensors |= {f"visual.{name}": tensor for name, tensor in tower.items()}
     hashes = _write_weights(folder, {name: tensor.to(dtype) for name, tensor in tensors.items()})
     if recipe.lora:

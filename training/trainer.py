@@ -7,7 +7,7 @@ how many processes share it (see ``training.data_order``) nor on where a run was
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from training.base_model import open_base
 from training.checkpoint_folders import CheckpointFolders
 from training.data_order import DataOrder
 from training.forward import pads_by_round
-from training.frozen_targets import FrozenTeacher
+from training.frozen_targets import fill_cache
 from training.frozen_tower import FrozenTower
 from training.lesson import Lesson, has_moving_teacher
 from training.lora import inject_lora
@@ -34,8 +34,10 @@ from training.run_state import Identity, load_state, save_state
 from training.sample_lengths import fitting
 from training.samples import Sample, read_samples
 from training.stage_checkpoint import write_checkpoint
-from training.target_cache import TargetCache, cache_identity, file_sha256, folder_sha256
-from training.teacher import SelectionSettings
+from training.target_cache import TargetCache, file_sha256, folder_sha256
+from training.teacher import SelectionSettings, Targets
+
+LOSSES = ("total", "cross_entropy", "similarity")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +100,10 @@ class Trainer:
         recipe = run.recipe
         self._folders = CheckpointFolders(run.out, recipe.keep_checkpoints)
         self._check_start()
+        found = read_samples(run.data, run.image_root)  # before the weights, which take minutes
         self._base = open_base(run.model, recipe)
         self._tell_about_tokens()
-        self._samples = self._read()
+        self._samples = self._fitting(found)
         self._tower = FrozenTower(self._base.model) if recipe.freeze_tower else None
         if self._tower is not None:
             self._tower.module.to(accelerator.device, torch.bfloat16 if recipe.precision == "bf16" else torch.float32)
@@ -169,7 +172,8 @@ class Trainer:
         rate = learning_rate(recipe, self._step, self._order.num_steps)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        sums = torch.zeros(5, dtype=torch.float64)  # total, cross entropy, similarity, samples, tokens
+        sums = torch.zeros(3, dtype=torch.float64, device=accelerator.device)  # of the losses
+        counts = torch.zeros(2, dtype=torch.int64, device=accelerator.device)  # samples, tokens
         norm: Any = None
         for _ in range(recipe.accumulation):
             prepared = next(batches)
@@ -181,16 +185,20 @@ class Trainer:
                 self._optimizer.step()
                 self._optimizer.zero_grad()
             share = prepared.weight / self._order.passes  # of each sample in the mean over the step
-            names = ("total", "cross_entropy", "similarity")
-            values = [float(losses[name].detach().sum()) * share if name in losses else 0.0 for name in names]
-            sums += torch.tensor([*values, prepared.num_samples, prepared.num_tokens], dtype=torch.float64)
+            found = [losses.get(name, losses["total"].new_zeros(1)) for name in LOSSES]
+            sums += share * torch.stack([one.detach().double().sum() for one in found])
+            counts += torch.tensor([prepared.num_samples, prepared.num_tokens], device=accelerator.device)
         accelerator.unwrap_model(self._lesson).follow()
-        sums = accelerator.reduce(sums.to(accelerator.device, torch.float32), "sum").double()
+        sums, counts = (accelerator.reduce(one, "sum") for one in (sums, counts))
         self._step += 1
-        return self._metrics(sums.tolist(), rate, norm, time.monotonic() - started_s, "similarity" in losses)
+        has_similarity = "similarity" in losses
+        return self._metrics(sums.tolist(), counts.tolist(), rate, norm, time.monotonic() - started_s, has_similarity)
 
-    def _metrics(self, sums: list[float], rate: float, norm: Any, step_s: float, has_similarity: bool) -> Metrics:
-        total, cross_entropy, similarity, num_samples, num_tokens = sums
+    def _metrics(
+        self, sums: list[float], counts: list[int], rate: float, norm: Any, step_s: float, has_similarity: bool
+    ) -> Metrics:
+        total, cross_entropy, similarity = sums
+        num_samples, num_tokens = counts
         if not math.isfinite(total):
             raise BadSettings(
                 f"the loss of step {self._step} is {total}: training has diverged. Go on from a checkpoint with a "
@@ -205,8 +213,8 @@ class Trainer:
             similarity=similarity if has_similarity else None,
             learning_rate=rate,
             gradient_norm=None if norm is None else float(norm),
-            num_samples=round(num_samples),
-            num_tokens=round(num_tokens),
+            num_samples=num_samples,
+            num_tokens=num_tokens,
             step_s=step_s,
             tokens_per_s=num_tokens / step_s,
         )
@@ -218,12 +226,7 @@ class Trainer:
         if self._tower is not None:
             batch = self._tower.see(batch)
         if given is not None:
-            given = replace(
-                given,
-                vectors_SH=given.vectors_SH.to(device),
-                row_S=given.row_S.to(device),
-                column_S=given.column_S.to(device),
-            )
+            given = Targets(given.vectors_SH.to(device), given.row_S.to(device), given.column_S.to(device))
         least_pads: Sequence[int] = ()
         if self._run.recipe.stage == "stage2" and is_sharded(self._accelerator):
             needed: list[list[int]] = gather_object([pads_by_round(batch)])
@@ -247,9 +250,8 @@ class Trainer:
         if self._base.num_new_rows:
             self._reporter.note(f"{self._base.num_new_rows} embedding rows were added, near the mean of the others")
 
-    def _read(self) -> list[Sample]:
-        run, recipe = self._run, self._run.recipe
-        found = read_samples(run.data, run.image_root)
+    def _fitting(self, found: Sequence[Sample]) -> list[Sample]:
+        recipe = self._run.recipe
         fit = fitting(self._base.encoder, found, recipe.max_length, is_error=recipe.too_long == "error")
         if fit.warning:
             self._reporter.note(f"warning: {fit.warning}")
@@ -262,39 +264,21 @@ class Trainer:
         return fit.samples
 
     def _frozen_targets(self) -> tuple[TargetCache | None, Sequence[str]]:
-        """The cache with all targets in it, and the samples' keys; nothing where no frozen teacher is needed."""
-        run, recipe, accelerator = self._run, self._run.recipe, self._accelerator
+        """Nothing where no frozen teacher is needed."""
+        run, recipe = self._run, self._run.recipe
         if recipe.stage != "stage1" or has_moving_teacher(recipe):
             return None, ()
-        settings = {
-            "latent_size": recipe.latent_size,
-            "top_p": recipe.top_p,
-            "grouping": recipe.grouping,
-            "selection": recipe.selection,
-            "precision": recipe.precision,
-            "seed of new rows": recipe.seed if self._base.num_new_rows else None,
-        }
-        cache = TargetCache(
-            run.cache or run.out / "targets", cache_identity(self._model_sha256, self._base.encoder, settings)
+        return fill_cache(
+            run.cache or run.out / "targets",
+            self._accelerator,
+            self._base,
+            self._model_sha256,
+            self._tower,
+            self._samples,
+            recipe,
+            self._settings,
+            self._reporter.targets,
         )
-        mine = range(accelerator.process_index, len(self._samples), accelerator.num_processes)
-        pairs = gather_object([(index, cache.key(self._samples[index])) for index in mine])
-        keys = [key for _, key in sorted(pairs)]
-        missing = [index for index in mine if not cache.has(keys[index])]
-        if missing:
-            model = self._base.model.to(accelerator.device).eval()
-            teacher = FrozenTeacher(
-                model=model,
-                tower=self._tower,
-                settings=self._settings,
-                device=accelerator.device,
-                autocast=accelerator.autocast,
-            )
-            chosen = [self._samples[index] for index in missing]
-            teacher.fill(cache, chosen, [keys[index] for index in missing], self._base.encoder, self._reporter.targets)
-            model.to("cpu")  # sharding moves it layer by layer
-        accelerator.wait_for_everyone()
-        return cache, keys
 
     def _prepared(self) -> tuple[Any, Any]:
         """The lesson and its optimizer, wrapped for whatever distributes them."""

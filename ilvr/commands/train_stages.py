@@ -165,7 +165,8 @@ class _Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._task is not None:  # a bar that was never drawn would leave an empty line
+            self._bar.stop()
 
     def note(self, text: str) -> None:
         self.was_used = True

@@ -15,7 +15,12 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.base_folder import Workplace, recipe, workplace
+from training.base_model import open_base
+from training.frozen_tower import FrozenTower
+from training.lesson import Lesson
+from training.memory_estimate import sharding_plan
 from training.run_log import METRICS_FILE
+from training.teacher import SelectionSettings
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", "training/accelerate/cpu_two_processes.yaml")
@@ -89,3 +94,15 @@ def test_a_sharded_run_goes_on_as_if_never_stopped(made: Workplace) -> None:
         for name in ("fsdp2-stage1", "stopped")
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_the_sharding_plan_is_what_fsdp2_does(made: Workplace) -> None:
+    """Of the run with a teacher: two decoder layers in student and teacher each, and the root."""
+    wanted = recipe(teacher="ema")
+    base = open_base(made.base, wanted)
+    FrozenTower(base.model)
+    lesson = Lesson(base.model, wanted, SelectionSettings(latent_size=8, no_text_ids=frozenset(), image_token_id=0))
+    plan = sharding_plan(lesson, 2)
+    found = json.loads((made.folder / "plan.json").read_text())[0]
+    assert sum(unit.count for unit in plan) == found["units"] == 5
+    assert sum(unit.count * unit.part for unit in plan) == found["held"]

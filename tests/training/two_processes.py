@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import FSDPModule
 
 from tests.training.base_folder import Workplace, recipe
 from training import accelerators
@@ -32,7 +33,24 @@ def sharded_accelerator(**given: Any) -> Accelerator:
     PartialState._shared_state["distributed_type"] = DistributedType.FSDP
     accelerator.state.distributed_type = DistributedType.FSDP
     accelerator.state.fsdp_plugin = plugin
+    prepare = accelerator.prepare
+
+    def prepared(*given: Any) -> Any:
+        made = prepare(*given)
+        if accelerator.is_main_process:
+            write_plan(made[0], Path(sys.argv[1]) / "plan.json")
+        return made
+
+    accelerator.prepare = prepared
     return accelerator
+
+
+def write_plan(wrapped: Any, file: Path) -> None:
+    """What FSDP2 made of the lesson: how many units, and how many numbers the first rank holds."""
+    units = [module for module in wrapped.modules() if isinstance(module, FSDPModule)]
+    held = sum(parameter.to_local().numel() for parameter in wrapped.parameters())
+    plans = json.loads(file.read_text()) if file.exists() else []
+    file.write_text(json.dumps([*plans, {"units": len(units), "held": held}]))
 
 
 def main(folder: Path) -> None:
