@@ -93,14 +93,18 @@ def targets(model: Qwen2_5_VLForConditionalGeneration, batch: Batch, settings: S
     if settings.selection == "ordered":  # no query is made, and no pass over the text is needed
         return targets_from_states(model, batch, None, settings)
     embedded_BTH, _ = embeddings(model, batch)
-    return targets_from_states(model, batch, hidden_states(model, embedded_BTH, batch.positions_3BT), settings)
+    # Causal, and no query looks beyond the text before its block: what follows the last START is not computed.
+    end = max((block.first_pad for blocks in batch.blocks for block in blocks), default=1)
+    states_BTH = hidden_states(model, embedded_BTH[:, :end], batch.positions_3BT[..., :end])
+    return targets_from_states(model, batch, states_BTH, settings)
 
 
 @torch.no_grad()
 def targets_from_states(
     model: Qwen2_5_VLForConditionalGeneration, batch: Batch, states_BTH: Tensor | None, settings: SelectionSettings
 ) -> Targets:
-    """Targets where the last hidden states are known; ``states_BTH`` may be None if the data gives the order."""
+    """Targets where the last hidden states are known, up to the last START at least; ``states_BTH`` may be None if the
+    data gives the order."""
     helpers = iter(_features_by_image(model, batch.helpers))
     vectors: list[Tensor] = []
     rows: list[int] = []

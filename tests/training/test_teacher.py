@@ -97,6 +97,15 @@ def test_targets_are_those_of_the_published_steps() -> None:
     assert found.row_S.tolist() == [0] * 20
 
 
+def test_nothing_after_the_last_block_begins_is_computed() -> None:
+    """In a batch of samples of which one has no block, and one its last block before the other's."""
+    model, samples = tiny_model(), mixed_samples()
+    lengths = []
+    model.model.language_model.layers[0].register_forward_hook(lambda _, args, __: lengths.append(args[0].shape[1]))
+    targets(model, batch_of(*samples), SETTINGS)
+    assert lengths == [max(samples[1].blocks[-1].first_pad, samples[2].blocks[-1].first_pad)]
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_padding_changes_no_target(attention: str) -> None:
     model = tiny_model(torch.float32, attention)
