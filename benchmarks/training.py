@@ -6,15 +6,16 @@ What the naive forms do, and what is known of the released code, stands in ``ben
 sample in ``benchmarks.training_model``. All forms compute on the same weights and the same sample, in float32 on the
 CPU, and take turns within every repetition, so that a machine that slows down slows all of them; a ratio is taken
 within a repetition. Before anything is measured all forms of a stage must give the same loss and the same targets.
-Peak memory is that of a fresh process for each form, above what it held with model and sample ready (Linux only).
+Peak memory is that of a fresh process for each form, above what it held with model and sample ready (Linux with glibc).
 """
 
 import argparse
 import contextlib
+import ctypes
+import gc
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -92,9 +93,18 @@ def peak_bytes(form: Form, setting: Setting) -> int:
     """What one pass adds to the resident memory of this process, at its highest. Call it once in a process."""
     prepare(form, WARM_UP).run()  # what libraries load and keep at their first use is not the form's
     one = prepare(form, setting)
-    resting = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed and kept for later would be used again, unseen
+    # Makes the highest so far that of now. Not ru_maxrss: that begins with the memory of the process that started this.
+    Path("/proc/self/clear_refs").write_text("5")
+    resting = _highest_resident_bytes()
     one.run()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - resting
+    return _highest_resident_bytes() - resting
+
+
+def _highest_resident_bytes() -> int:
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
 
 def _peak_in_fresh_process(form: Form, setting: Setting) -> float:

@@ -1,8 +1,8 @@
-"""What guessing gives on trails: rules that look at the picture but do not follow the arrows.
+"""What guessing gives: rules that look at the picture, but do not work the answer out.
 
-    python -m benchmarks.trail_guessing
+    python -m benchmarks.guessing
 
-A model has to be well above these before it can be said to follow the trail.
+A model has to be well above these before it can be said to follow a trail, or to see the holes of a maze.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from contracts.mazes import Cell, step
+from contracts.mazes import Cell, distinct, run_path, step, straight_path
 from contracts.trails import FLAG, SIZES, Trail, generate
 
 
@@ -53,7 +53,7 @@ RULES: dict[str, Callable[[Trail], list[Cell]]] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a Markdown table: the expected success of each rule in percent, ties broken by lot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=2000, help="unseen trails of each size (default %(default)s)")
+    parser.add_argument("--count", type=int, default=2000, help="unseen puzzles of each size (default %(default)s)")
     args = parser.parse_args(argv)
     print("| rule | " + " | ".join(f"{size}x{size}" for size in SIZES) + " |")
     print("| --- " * (len(SIZES) + 1) + "|")
@@ -63,8 +63,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             trails = [generate(size, seed) for seed in range(args.count)]
             guesses = [(trail, rule(trail)) for trail in trails]
             successes.append(sum((trail.cells[-1] in guess) / len(guess) for trail, guess in guesses) / args.count)
-        print(f"| {title} | " + " | ".join(f"{100 * success:.1f}" for success in successes) + " |")
+        print(_row(f"trails: {title}", successes))
+    mazes = [distinct(size, "test", args.count) for size in SIZES]
+    straight = [sum(run_path(each.rows, straight_path(each.rows)) for each in some) / len(some) for some in mazes]
+    print(_row("mazes: straight to the goal, through all holes", straight))
     return 0
+
+
+def _row(title: str, successes: Sequence[float]) -> str:
+    return f"| {title} | " + " | ".join(f"{100 * success:.1f}" for success in successes) + " |"
 
 
 if __name__ == "__main__":
