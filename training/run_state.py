@@ -1,6 +1,7 @@
 """What a run goes on from: parameters, optimizer, teacher and random states by Accelerate, and what run it is."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,14 @@ class Identity:
 def save_state(accelerator: Accelerator, folder: Path, identity: Identity, step: int) -> None:
     """Into ``folder/state``; all processes call it."""
     state = folder / STATE
-    accelerator.save_state(str(state))
+    # A head that is the embedding is written once, as it should be; Accelerate warns of it every time.
+    logger = logging.getLogger("accelerate")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        accelerator.save_state(str(state))
+    finally:
+        logger.setLevel(level)
     if accelerator.is_main_process:
         content = {"step": step, **identity.described()}
         (state / STATE_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -39,8 +39,13 @@ def write_data(folder: Path, count: int = 4) -> Path:
     return file
 
 
-def write_base(folder: Path, *, with_latents: bool = True, num_spare_rows: int = 5, seed: int = 0) -> Path:
-    """Random weights under published names, in float32. ``num_spare_rows``: rows of the embedding beyond the tokens."""
+def write_base(
+    folder: Path, *, with_latents: bool = True, num_spare_rows: int = 5, is_tied: bool = False, seed: int = 0
+) -> Path:
+    """Random weights under published names, in float32.
+
+    num_spare_rows: rows of the embedding beyond the tokens. is_tied: the head is the embedding.
+    """
     folder.mkdir(parents=True)
     said = [step["content"] for row in ROWS for step in row["sequence_plan"] if step["type"] == "text"]
     tokenizer = build_tokenizer([*said, *(row["text_input"] for row in ROWS)], vocab_size=300)
@@ -53,7 +58,7 @@ def write_base(folder: Path, *, with_latents: bool = True, num_spare_rows: int =
     processor = json.loads((GOLDEN / "tok" / "preprocessor_config.json").read_text())
     processor |= {"size": pixels, "min_pixels": pixels["shortest_edge"], "max_pixels": pixels["longest_edge"]}
     special = {str(one["id"]): {k: v for k, v in one.items() if k != "id"} for one in content["added_tokens"]}
-    config = _config(ids, num_tokens + num_spare_rows)
+    config = {**_config(ids, num_tokens + num_spare_rows), "tie_word_embeddings": is_tied}
     for name, value in {
         "config.json": config,
         "tokenizer.json": content,
@@ -79,10 +84,10 @@ def _write_weights(folder: Path, config: dict[str, Any], seed: int) -> None:
     model = Qwen2_5_VLForConditionalGeneration._from_config(Qwen2_5_VLConfig.from_dict(json.loads(json.dumps(config))))
     generator = torch.Generator().manual_seed(seed)
     state = {}
-    for name, tensor in model.state_dict().items():
+    for name, tensor in model.named_parameters():
         is_norm = tensor.ndim == 1 and name.endswith("weight")
         noise = 0.05 * torch.randn(tensor.shape, generator=generator)
-        state[published_name(name)] = noise + 1 if is_norm else noise
+        state[published_name(name)] = noise + 1 if is_norm else noise  # one that is tied is not among them
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -92,6 +92,20 @@ def test_tokens_that_the_base_lacked_are_in_every_file(tmp_path: Path) -> None:
     assert added[str(spec.end_id)]["content"] == "<|latent_end|>"
 
 
+def test_a_head_that_is_the_embedding_stays_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where a run goes on, with the parameter that both are."""
+    made = workplace(tmp_path / "tied", is_tied=True)
+    whole, _ = made.run("whole", recipe(epochs=1, learning_rate=1e-2))
+    made.run("parts", recipe(epochs=1, learning_rate=1e-2), stop_after=1)
+    parts, _ = made.run("parts", recipe(epochs=1, learning_rate=1e-2), resume=True)
+    assert not caplog.records
+    assert (parts / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert "lm_head.weight" not in load_file(whole / "model.safetensors")
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(whole)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert not torch.equal(model.lm_head.weight, loaded(made.base).lm_head.weight)
+
+
 def test_shards_have_an_index(made: Workplace, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage_checkpoint, "MAX_SHARD_BYTES", 100_000)
     last, _ = made.run(str(tmp_path / "out"), recipe(epochs=1, learning_rate=1e-2))
