@@ -11,8 +11,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from contracts.chat_template import read_chat_template
 from contracts.errors import BadCheckpoint
-from contracts.manifest import read_json
 from model_runner.checkpoint import Checkpoint
 from model_runner.vocabulary import read_tokenizer
 
@@ -36,7 +36,7 @@ class PromptBuilder:
         self._special = {token["content"]: token["id"] for token in content["added_tokens"] if token["special"]}
         self._tokenizer = Tokenizer.from_str(json.dumps(content))
         self._tokenizer.encode_special_tokens = True  # that is: special tokens in a text are encoded as text
-        self._template = _read_template(checkpoint.folder)
+        self._template = read_chat_template(checkpoint.folder)
         self._folder = checkpoint.folder
         self._render_cache: dict[int, str] = {}
         for num_images in (0, 1):  # a template that cannot serve is told at the start, not to a request
@@ -85,16 +85,3 @@ def _render(template: str, messages: list[dict[str, Any]]) -> str:
 
     result: Any = render_jinja_template([messages], chat_template=template, add_generation_prompt=True)
     return str(result[0][0])
-
-
-def _read_template(folder: Path) -> str:
-    """Where Hugging Face keeps it: ``chat_template.jinja``, ``chat_template.json`` or ``tokenizer_config.json``."""
-    if (folder / "chat_template.jinja").exists():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        template = read_json(folder / name).get("chat_template") if (folder / name).exists() else None
-        if isinstance(template, str):
-            return template
-    raise BadCheckpoint(
-        f"{folder}: no chat template (chat_template.jinja, chat_template.json or tokenizer_config.json)"
-    )

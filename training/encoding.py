@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from contracts.chat_template import read_chat_template
 from contracts.errors import BadCheckpoint, InvalidRequest
-from contracts.manifest import read_json
 from training.batch import IGNORED_LABEL, Block, Encoded, PixelImages
 from training.samples import IMAGE_PLACEHOLDER, LatentStep, Sample, load_image, question_parts
 
@@ -144,7 +144,7 @@ def load_encoder(folder: Path, latent_size: int) -> Encoder:
         raise BadCheckpoint(f"{folder}: tokenizer.json is missing; copy it from the base model's folder")
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
-    return Encoder(tokenizer, _read_template(folder), processor, latent_size)
+    return Encoder(tokenizer, read_chat_template(folder), processor, latent_size)
 
 
 def mrope_positions(ids: list[int], image_token_id: int, images: PixelImages | None) -> Tensor:
@@ -198,14 +198,3 @@ def _find(ids: list[int], pattern: list[int]) -> int:
         if ids[index : index + len(pattern)] == pattern:
             return index
     raise BadCheckpoint("the chat template gives no <|im_start|>assistant")
-
-
-def _read_template(folder: Path) -> str:
-    """Where Hugging Face keeps it: ``chat_template.jinja``, ``chat_template.json`` or ``tokenizer_config.json``."""
-    if (folder / "chat_template.jinja").exists():
-        return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    for name in ("chat_template.json", "tokenizer_config.json"):
-        template = read_json(folder / name).get("chat_template") if (folder / name).exists() else None
-        if isinstance(template, str):
-            return template
-    raise BadCheckpoint(f"{folder}: no chat template; copy chat_template.json from the base model's folder")

@@ -186,9 +186,7 @@ def _compare_raw_pads(
     found: Comparison, recording: Recording, batch: Batch, recorded: Mapping[str, Any], where: str
 ) -> None:
     if "plain_ce_no_latents" in recorded:
-        nothing = Targets(
-            recording.model.lm_head.weight[:0], torch.zeros(0).long(), torch.zeros(0).long()
-        )
+        nothing = Targets(recording.model.lm_head.weight[:0], torch.zeros(0).long(), torch.zeros(0).long())
         loss = Objective(recording.model, recording.weights)(batch, "stage1", nothing).cross_entropy
         found.number("cross entropy with raw pads", loss.item(), recorded["plain_ce_no_latents"], where)
 

@@ -67,7 +67,7 @@ def candidates(features_PH: Tensor, grouping: Grouping = "released") -> Tensor:
     if grouping == "whole":
         return functional.adaptive_avg_pool1d(features_PH.T, NUM_GROUPS).T
     used_PH = features_PH[: num_features - num_features % NUM_GROUPS]
-    return used_PH.unflatten(0, (NUM_GROUPS, -1)).mean(1)
+    return used_PH.reshape(NUM_GROUPS, -1, features_PH.shape[1]).mean(1)
 
 
 def select(query_H: Tensor, candidates_CH: Tensor, latent_size: int, top_p: float) -> tuple[list[int], Tensor]:
@@ -87,4 +87,4 @@ def _pooled(features_IH: Tensor) -> Tensor:
     num_features = len(features_IH)
     if num_features < NUM_POOLED:
         return features_IH.repeat(math.ceil(NUM_POOLED / num_features), 1)[:NUM_POOLED]
-    return features_IH[: num_features - num_features % NUM_POOLED].unflatten(0, (NUM_POOLED, -1)).mean(1)
+    return features_IH[: num_features - num_features % NUM_POOLED].reshape(NUM_POOLED, -1, features_IH.shape[1]).mean(1)

@@ -57,8 +57,8 @@ def task_tables(task: str, found: Mapping[str, Result]) -> str:
         if not any(result["scores"]["on"]["full_block"] for result in results):
             continue
         for latents in get_args(Latents):
-            scores = [result["scores"][latents] for result in results]
-            row = [mean_and_spread([score[key] for score in scores]) for key in ("full_block", *SIZES)]
+            by_seed = [result["scores"][latents] for result in results]
+            row = [mean_and_spread([score[key] for score in by_seed]) for key in ("full_block", *SIZES)]
             lines.append(_row(title, latents, *row))
     return "\n".join(lines)
 
@@ -74,7 +74,8 @@ def draw_curves(task: str, found: Mapping[str, Result], file: Path) -> None:
     for index, (title, results) in enumerate(_groups(task, found)):
         for number, result in enumerate(results):
             watched = [entry for entry in result["curve"] if entry["success"]]
-            xs, ys = [entry["cpu_s"] for entry in watched], [entry["success"]["5"] for entry in watched]
+            xs = [entry["cpu_s"] for entry in watched]
+            ys = [entry["success"]["5"] for entry in watched]
             label = title if number == 0 else None
             axes.plot(xs, ys, color=f"C{index % 10}", label=label, alpha=0.8, marker=".", linewidth=1.2)
     axes.set(xlabel="CPU seconds of one core", ylabel="success on unseen 5x5, %", ylim=(0, 102), title=f"{task}s")
