@@ -4,7 +4,7 @@ Equal budget: all cells of a task take the same number of optimizer steps, of th
 same learning-rate curve. Seconds differ a little, since a step with latents costs more, and are in each result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from training.configs import GridRecipe, Phase
@@ -30,16 +30,15 @@ class Cell:
         return f"{task}-trunk-seed{self.seed}"
 
 
-def cells(tasks: Sequence[str] = ("maze", "trail")) -> list[Cell]:
-    """All cells, in the order in which they are best made: whole rows of the table first."""
+def cells(tasks: Sequence[str] = ("trail", "maze")) -> list[Cell]:
+    """All cells, in the order in which they are best made: whole rows of the table, the most telling first."""
     found = []
     for task in tasks:
-        budget = BUDGETS[task]
-        found += [_cell(task, method, seed, recipe) for seed in SEEDS for method, recipe in _methods(budget).items()]
-        found.append(_cell(task, "released", 0, replace(_methods(budget)["stage12"], ema_decay=None)))
-        ordered = _methods(budget)["ordered"]
+        methods = _methods(BUDGETS[task])
+        found += [_cell(task, method, seed, recipe) for method, recipe in methods.items() for seed in SEEDS]
+        found.append(_cell(task, "released", 0, replace(methods["stage12"], ema_decay=None)))
         for size in LATENT_SIZES:
-            found.append(_cell(task, f"ordered-k{size}", 0, replace(ordered, latent_size=size)))
+            found.append(_cell(task, f"ordered-k{size}", 0, replace(methods["ordered"], latent_size=size)))
     return found
 
 
@@ -48,30 +47,30 @@ def _cell(task: str, method: str, seed: int, recipe: GridRecipe) -> Cell:
     return Cell(name, replace(recipe, name=name), seed, BUDGETS[task].trunk_steps)
 
 
-def _methods(budget: Budget) -> Mapping[str, GridRecipe]:
-    """The five methods. ``stage1`` and ``stage12`` are the paper's: its selection, and a teacher that follows by EMA."""
-    base, rest = budget.base, budget.branch_steps
-    aligned, sampled = budget.aligned_steps, budget.sampled_steps
-    trunk = Phase(kind="direct", steps=budget.trunk_steps)
-    stage1 = Phase(kind="stage1", steps=aligned, alignment=1.0)
+def _methods(budget: Budget) -> dict[str, GridRecipe]:
+    """``stage1`` and ``stage12`` are the paper's: its selection, and a teacher that follows by EMA.
 
-    def with_phases(*phases: Phase) -> GridRecipe:
-        recipe = replace(base, phases=(trunk, *phases))
-        assert recipe.num_steps == budget.trunk_steps + rest
-        return recipe
+    ``ordered``: targets in path order, then sampled latents to the end; ``ordered2`` ends with the paper's stage 2.
+    """
+    rest, aligned, falling = budget.branch_steps, budget.aligned_steps, budget.sampled_steps
+    late = budget.late_steps
+    stage1 = Phase(kind="stage1", steps=aligned, alignment=1.0)
+    strong = replace(stage1, alignment=budget.alignment)
+    sampled = Phase(kind="sampled", steps=falling, alignment=budget.alignment, target_shares=(0.7, 0.0))
+    own = Phase(kind="sampled", steps=rest - aligned - falling, alignment=budget.alignment)
+    departing = replace(budget.base, selection="ordered", are_targets_scaled=True)
+    published = replace(budget.base, ema_decay=0.999)
+
+    def after_trunk(recipe: GridRecipe, *phases: Phase) -> GridRecipe:
+        return replace(recipe, phases=(Phase(kind="direct", steps=budget.trunk_steps), *phases))
 
     return {
-        "direct": with_phases(Phase(kind="direct", steps=rest)),
-        "chain": with_phases(Phase(kind="chain", steps=rest)),
-        "stage1": replace(with_phases(replace(stage1, steps=rest)), ema_decay=0.999),
-        "stage12": replace(with_phases(stage1, Phase(kind="stage2", steps=rest - aligned)), ema_decay=0.999),
-        "ordered": replace(
-            with_phases(
-                replace(stage1, alignment=budget.alignment),
-                Phase(kind="sampled", steps=sampled, alignment=budget.alignment, target_shares=(0.7, 0.0)),
-                Phase(kind="stage2", steps=rest - aligned - sampled),
-            ),
-            selection="ordered",
-            are_targets_scaled=True,
+        "direct": after_trunk(budget.base, Phase(kind="direct", steps=rest)),
+        "ordered": after_trunk(departing, strong, sampled, own),
+        "stage12": after_trunk(published, stage1, Phase(kind="stage2", steps=rest - aligned)),
+        "chain": after_trunk(budget.base, Phase(kind="chain", steps=rest)),
+        "stage1": after_trunk(published, replace(stage1, steps=rest)),
+        "ordered2": after_trunk(
+            departing, strong, sampled, replace(own, steps=own.steps - late), Phase(kind="stage2", steps=late)
         ),
     }

@@ -24,7 +24,8 @@ METHODS = {
     "chain": "text chain of thought",
     "stage1": "stage 1, published selection, EMA",
     "stage12": "stage 1 + 2, published selection, EMA",
-    "ordered": "stage 1 + sampled + 2, path selection",
+    "ordered": "stage 1 + sampled latents, path selection",
+    "ordered2": "the same, stage 2 at the end",
     "released": "stage 1 + 2, frozen teacher (as released)",
 }
 
