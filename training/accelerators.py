@@ -10,6 +10,7 @@ from accelerate.utils import (  # type: ignore[import-untyped]
     InitProcessGroupKwargs,
 )
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from contracts.errors import BadSettings
 from training.lesson import has_moving_teacher
@@ -45,6 +46,8 @@ def make_accelerator(recipe: StageRecipe) -> Accelerator:
     if is_sharded(accelerator) and recipe.stage == "stage2" and recipe.attention == "flash_attention_2":
         raise BadSettings("stage 2 under FSDP2 or DeepSpeed needs attention: sdpa, since passes are padded there")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        # Else transformers would take the base model apart as it loads it; it is sharded when it is complete.
+        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
         config = accelerator.state.deepspeed_plugin.deepspeed_config
         config["train_micro_batch_size_per_gpu"] = recipe.batch_size
         config["gradient_clipping"] = recipe.max_grad_norm

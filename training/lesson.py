@@ -49,7 +49,8 @@ class Lesson(nn.Module):
         """
         if self.teacher is not None:
             given = self._look(self.teacher, batch)
-        losses = self.objective(batch, self._recipe.stage, given, least_pads=least_pads)
+        # Not as a call of the module, whose output DeepSpeed would take apart; it owns no parameters by itself.
+        losses = self.objective.forward(batch, self._recipe.stage, given, least_pads=least_pads)
         found = {"total": losses.total, "cross_entropy": losses.cross_entropy}
         if losses.similarity is not None:
             found["similarity"] = losses.similarity
