@@ -1,0 +1,47 @@
+"""The comparison is fair: equal steps, shared beginnings, every method and seed that is promised."""
+
+from itertools import groupby
+
+from training.paper.cells import Cell, cells
+
+
+def task_of(cell: Cell) -> str:
+    (task,) = cell.recipe.task_weights
+    return task
+
+
+def test_all_cells_of_a_task_have_equal_steps_rates_and_batches() -> None:
+    for task, group in groupby(cells(), task_of):
+        budgets = {
+            (c.recipe.num_steps, c.recipe.decay_steps, c.recipe.batch_size, c.recipe.learning_rate, c.recipe.muon_rate)
+            for c in group
+        }
+        assert len(budgets) == 1, task
+
+
+def test_cells_of_a_trunk_begin_alike() -> None:
+    for cell in cells():
+        first = cell.recipe.phases[0]
+        assert (first.kind, first.steps) == ("direct", cell.fork_step)
+        assert cell.recipe.direct_share == 0
+        assert cell.recipe.decay_steps <= cell.recipe.num_steps - cell.fork_step
+
+
+def test_every_method_has_three_seeds_and_every_k_one() -> None:
+    names = [cell.name for cell in cells()]
+    assert len(set(names)) == len(names)
+    for task in ("maze", "trail"):
+        for method in ("direct", "chain", "stage1", "stage12", "ordered"):
+            assert {f"{task}-{method}-seed{seed}" for seed in (0, 1, 2)} <= set(names)
+        assert f"{task}-released-seed0" in names
+        assert {f"{task}-ordered-k{k}-seed0" for k in (0, 1, 2, 4)} <= set(names)
+
+
+def test_the_papers_methods_select_as_published_with_a_moving_teacher() -> None:
+    by_name = {cell.name: cell.recipe for cell in cells()}
+    for method in ("stage1", "stage12"):
+        recipe = by_name[f"maze-{method}-seed0"]
+        assert (recipe.selection, recipe.ema_decay, recipe.are_targets_scaled) == ("published", 0.999, False)
+        assert [phase.alignment for phase in recipe.phases if phase.kind == "stage1"] == [1.0]
+    assert by_name["maze-released-seed0"].ema_decay is None
+    assert by_name["maze-stage12-seed0"].phases[-1].alignment == 0

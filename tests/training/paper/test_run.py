@@ -1,0 +1,108 @@
+"""A cell is made once, goes on where it was stopped, and leaves one result file with every ablation."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from training.configs import Phase
+from training.paper import run as paper_run
+from training.paper.cells import Cell, cells
+from training.paper.report import BEGIN, END
+from training.paper.report import main as report
+
+
+def small(name: str) -> Cell:
+    cell = next(cell for cell in cells() if cell.name == name)
+    first, *rest = cell.recipe.phases
+    phases = (replace(first, steps=2), *(replace(phase, steps=1) for phase in rest))
+    recipe = replace(cell.recipe, phases=phases, batch_size=2, decay_steps=1, first_steps=1)
+    return Cell(cell.name, recipe, cell.seed, 2)
+
+
+@pytest.mark.parametrize("name", ["trail-ordered-seed0", "trail-direct-seed0", "trail-ordered-k0-seed0"])
+def test_a_cell_leaves_a_result(name: str, tmp_path: Path) -> None:
+    cell = small(name)
+    paper_run.make_cell(cell, tmp_path / "states", tmp_path / "results", per_size=2)
+    result = json.loads((tmp_path / "results" / f"{name}.json").read_text())
+    assert result["steps"] == cell.recipe.num_steps
+    assert set(result["scores"]) == {"on", "off", "zero", "noise", "swap"}
+    assert set(result["scores"]["swap"]) == {"3", "4", "5", "6", "full_block"}
+    assert name in result["command"]
+    assert (tmp_path / "states" / "trail-trunk-seed0.pt").exists()
+
+
+def test_a_stopped_cell_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = small("trail-ordered-seed0")
+    paper_run.make_cell(cell, tmp_path / "whole", tmp_path / "one", per_size=2)
+    evaluate = paper_run.evaluate
+    monkeypatch.setattr(paper_run, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        paper_run.make_cell(cell, tmp_path / "stopped", tmp_path / "two", per_size=2)
+    assert not list((tmp_path / "two").iterdir())
+    monkeypatch.setattr(paper_run, "evaluate", evaluate)
+    monkeypatch.setattr(paper_run, "train", _no_step(paper_run.train))
+    paper_run.make_cell(cell, tmp_path / "stopped", tmp_path / "two", per_size=2)
+    one, two = (json.loads((tmp_path / name / f"{cell.name}.json").read_text()) for name in ("one", "two"))
+    assert one["scores"] == two["scores"]
+    assert [entry["loss"] for entry in one["curve"]] == [entry["loss"] for entry in two["curve"]]
+
+
+def _no_step(train):
+    """A run that is finished trains no more."""
+
+    def checked(recipe, seed, report, **more):
+        run = train(recipe, seed, lambda progress: pytest.fail("it trained again"), **more)
+        return run
+
+    return checked
+
+
+def test_main_leaves_what_is_done_and_what_another_works_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    three = [small(f"trail-direct-seed{seed}") for seed in (0, 1, 2)]
+    monkeypatch.setattr(paper_run, "cells", lambda: three)
+    monkeypatch.setattr(paper_run, "make_cell", lambda cell, *_: made.append(cell.name))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "trail-direct-seed0.json").write_text("{}")
+    (tmp_path / "states").mkdir()
+    (tmp_path / "states" / "trail-trunk-seed1.lock").touch()
+    paper_run.main(["--states", str(tmp_path / "states"), "--results", str(tmp_path / "results")])
+    assert made == ["trail-direct-seed2"]
+    assert not (tmp_path / "states" / "trail-trunk-seed2.lock").exists()
+
+
+def test_the_report_fills_the_page_and_counts_what_is_missing(tmp_path: Path) -> None:
+    results, paper = tmp_path / "results", tmp_path / "PAPER.md"
+    results.mkdir()
+    for seed, success in ((0, 90.0), (1, 94.0)):
+        scores = {"3": success, "4": success, "5": success, "6": success, "full_block": 100.0}
+        entry = {"step": 10, "cpu_s": 5.0, "success": {"5": success}}
+        content = {
+            "scores": dict.fromkeys(("on", "off", "zero", "noise", "swap"), scores),
+            "cpu_s": 10.0,
+            "latent_size": 8,
+            "curve": [entry],
+        }
+        (results / f"trail-ordered-seed{seed}.json").write_text(json.dumps(content))
+    paper.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    assert report(["--results", str(results), "--paper", str(paper)]) == 0
+    text = paper.read_text()
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert f"2 of {len(cells())} cells" in text
+    assert "trail-direct-seed0" in text.split("Missing:")[1]
+    assert "92.0 ± 2.8" in text  # mean and sample standard deviation of 90 and 94
+    assert (tmp_path / "curves" / "trail.png").stat().st_size > 1000
+
+
+def test_phases_of_the_small_cells_are_those_of_the_real_ones() -> None:
+    assert [phase.kind for phase in small("trail-ordered-seed0").recipe.phases] == [
+        "direct",
+        "stage1",
+        "sampled",
+        "sampled",
+    ]
+    assert all(isinstance(phase, Phase) for phase in small("maze-chain-seed0").recipe.phases)
