@@ -102,8 +102,8 @@ class Batch:
     target_cells: tuple[tuple[tuple[int, ...] | None, ...], ...]
 
     @property
-    def is_pad_BT(self) -> Tensor:
-        """Which tokens are pads of a latent block, bool."""
+    def is_pad(self) -> Tensor:
+        """[B, T] bool: which tokens are pads of a latent block."""
         at = torch.arange(self.ids_BT.shape[1], device=self.ids_BT.device)
         rows = []
         for blocks in self.blocks:
@@ -141,6 +141,8 @@ def collate(samples: Sequence[Encoded], padding_id: int) -> Batch:
 
 def _joined(parts: Sequence[Images | None]) -> Images | None:
     found = [part for part in parts if isinstance(part, PixelImages)]
+    if len(found) < sum(part is not None for part in parts):
+        raise TypeError("only samples whose images are pixels can be joined")
     if not found:
         return None
     values = torch.cat([part.values_PX for part in found])

@@ -55,8 +55,6 @@ class GridRecipe:
     latent_size: int = 8  # K of the released ILVR settings
     latent_exit: Literal["fixed", "learned"] = "fixed"  # with no loss on pads, `learned` blocks collapse to 0-1 latents
     phases: tuple[Phase, ...]
-    # Tasks whose latents are aligned; the others' are in those phases fed back as in stage 2. None: all are aligned.
-    aligned_tasks: frozenset[str] | None = None
     batch_size: int = 32
     # The first steps see small grids only: they cost half and teach to read a path off the features.
     first_steps: int
@@ -88,30 +86,22 @@ class GridRecipe:
 
 
 def maze_tiny() -> GridRecipe:
-    """The embedded default checkpoint: mazes and trails of 3x3 to 6x6 in one model."""
+    """The embedded default checkpoint: mazes of 3x3 to 6x6."""
     return GridRecipe(
         name="maze_tiny",
-        task_weights={"maze": 0.7, "trail": 0.3},
-        first_steps=250,
+        task_weights={"maze": 1.0},
+        first_steps=500,
         first_size_weights={3: 0.5, 4: 0.5},
-        # A maze is solved as well without latents, and aligning them costs it steps that it needs.
-        aligned_tasks=frozenset({"trail"}),
         phases=(
-            Phase(kind="direct", steps=700),
-            # 5: a latent that is nearly right names another cell, so alignment must be exact before it can be fed back.
-            Phase(kind="stage1", steps=350, alignment=5.0),
-            Phase(kind="sampled", steps=750, alignment=5.0, target_shares=(0.7, 0.0)),
-            # To the end: gradients through all eight latents unlearn a trail within tens of steps (PAPER.md).
-            Phase(kind="sampled", steps=1400, alignment=5.0),
+            Phase(kind="direct", steps=1400),
+            Phase(kind="stage1", steps=100, alignment=1.0),
+            Phase(kind="stage2", steps=1100),
         ),
         size_weights={3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4},
         direct_share=0.1,
         learning_rate=2e-3,
-        muon_rate=0.02,
         warmup_steps=50,
-        decay_steps=2400,
-        selection="ordered",
-        are_targets_scaled=True,
+        decay_steps=1170,
     )
 
 

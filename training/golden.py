@@ -221,12 +221,11 @@ def _run(
         found.number(f"{name} L_sim", losses.similarity.item(), recorded["sim_loss"], where)
         found.number(f"{name} total", losses.total.item(), recorded["total"], where)
     losses.total.sum().backward()  # type: ignore[no-untyped-call]
-    parameters = dict(recording.model.named_parameters())
     for published, gradient in recorded.get("grads", {}).items():
         current = (
             published.replace("model.", "model.language_model.", 1) if published.startswith("model.") else published
         )
-        got = parameters[current].grad
+        got = recording.model.get_parameter(current).grad
         norm = float("nan") if got is None else float(got.norm())
         found.number(f"{name} gradient norms", norm, gradient["l2"], f"{where} {published}")
     return losses
@@ -237,6 +236,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="DIR", help="recorded training step, with images and checkpoint")
     args = parser.parse_args(argv)
+    missing = [name for name in ("train.json", "train.npz", "build_ckpts.py") if not (args.folder / name).exists()]
+    if missing:
+        print(f"{args.folder}: {', '.join(missing)} missing; a recorded training step has them", file=sys.stderr)
+        return 1
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         found = compare(open_recording(args.folder, Path(scratch)))

@@ -94,7 +94,7 @@ class Objective(nn.Module):
         is_given_BT[targets.row_S, targets.column_S] = is_given_S
         with torch.no_grad():
             states_BTH = self_fed_hidden_states(self.model, batch, embedded_BTH, is_given_BT=is_given_BT)
-        is_own_BT = batch.is_pad_BT & ~is_given_BT
+        is_own_BT = batch.is_pad & ~is_given_BT
         previous_BTH = states_BTH.roll(1, dims=1)
         return torch.where(is_own_BT[..., None], previous_BTH, embedded_BTH)
 

@@ -17,9 +17,9 @@ DESCRIPTION = """\
 Train a checkpoint. Without a stage: one of the small grid models, whose data is made as it trains. With stage1 or
 stage2: ILVR's recipe on your model and data, see 'ilvr train stage1 --help'.
 
-maze_tiny makes the model that `ilvr serve` serves by default: a Qwen2.5-VL of one million parameters that finds safe
-paths through mazes and follows trails of arrows. It first learns to answer directly, then to think in latents that are
-aligned with helper images (stage 1), then in latents of its own (stage 2). It takes one CPU core and a little memory;
+maze_tiny makes a model like the one that `ilvr serve` serves by default: a Qwen2.5-VL of one million parameters that
+finds safe paths through mazes. It first learns to answer directly, then to think in latents that are aligned with
+helper images (stage 1), then in latents of its own (stage 2). It takes one CPU core and a little memory;
 the same recipe and seed take the same steps anywhere. A run that was stopped goes on where it was.
 
 examples:

@@ -55,3 +55,10 @@ def test_what_was_altered_is_named_and_nothing_else(tmp_path: Path, capsys: pyte
     assert main([str(_copy(tmp_path / "altered", change))]) == 1
     _, err = capsys.readouterr()
     assert err.splitlines()[-1] == "different: labels, selected candidates, stage 1 cross entropy"
+
+
+def test_a_folder_without_a_recording_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"{tmp_path}: train.json, train.npz, build_ckpts.py missing; " + (
+        "a recorded training step has them\n"
+    )

@@ -162,7 +162,7 @@ def test_sampled_latents_are_all_targets_or_all_own() -> None:
     """At a share of 1 it is stage 1; at 0 the states are those of stage 2, and the loss is aligned too."""
     model, batch = tiny_model(), batch_of(*mixed_samples())
     # Every pad has a target, so that at a share of 1 no latent is the model's own.
-    filled = batch.is_pad_BT.nonzero()
+    filled = batch.is_pad.nonzero()
     vectors = torch.randn(len(filled), 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     given = Targets(vectors, filled[:, 0], filled[:, 1])
     objective = Objective(model, WITHOUT_NOISE)
@@ -170,5 +170,5 @@ def test_sampled_latents_are_all_targets_or_all_own() -> None:
         for share, stage in ((1.0, "stage1"), (0.0, "stage2")):
             sampled = objective(batch, "sampled", given, target_share=share)
             expected = objective(batch, stage, given)
-            torch.testing.assert_close(sampled.states_BTH[batch.is_pad_BT], expected.states_BTH[batch.is_pad_BT])
+            torch.testing.assert_close(sampled.states_BTH[batch.is_pad], expected.states_BTH[batch.is_pad])
             torch.testing.assert_close(sampled.total, expected.total)

@@ -151,8 +151,7 @@ def batch_loss(run: GridRun, grid: GridBatch, phase: Phase, target_share: float 
     """The loss of a phase on a batch, with the losses on cells."""
     targets: Targets | None = None
     stage: Stage = "stage2"  # without blocks there is nothing to feed back, and stage 2 is plain cross entropy
-    aligned = run.recipe.aligned_tasks
-    if any(grid.batch.blocks) and (aligned is None or grid.task.name in aligned):
+    if any(grid.batch.blocks):
         stage = phase.kind if phase.kind in ("stage1", "sampled") else "stage2"
         targets = run.teacher.targets(grid.batch) if phase.alignment and run.teacher is not None else None
     losses = run.objective(phase.alignment)(grid.batch, stage, targets, target_share=target_share)

@@ -47,7 +47,7 @@ BUDGETS: Mapping[str, Budget] = {
         branch_steps=600,
         aligned_steps=100,
         sampled_steps=250,
-        late_steps=60,
+        late_steps=100,
     ),
     "trail": Budget(
         base=_base("trail", first_steps=80, decay_steps=300),
@@ -55,6 +55,6 @@ BUDGETS: Mapping[str, Budget] = {
         branch_steps=500,
         aligned_steps=130,
         sampled_steps=220,
-        late_steps=60,
+        late_steps=100,
     ),
 }

@@ -50,7 +50,8 @@ def _cell(task: str, method: str, seed: int, recipe: GridRecipe) -> Cell:
 def _methods(budget: Budget) -> dict[str, GridRecipe]:
     """``stage1`` and ``stage12`` are the paper's: its selection, and a teacher that follows by EMA.
 
-    ``ordered``: targets in path order, then sampled latents to the end; ``ordered2`` ends with the paper's stage 2.
+    ``ordered``: targets in path order, then sampled latents to the end. ``ordered2``: the same with stage 2 as its end,
+    the alignment kept.
     """
     rest, aligned, falling = budget.branch_steps, budget.aligned_steps, budget.sampled_steps
     late = budget.late_steps
@@ -71,6 +72,10 @@ def _methods(budget: Budget) -> dict[str, GridRecipe]:
         "chain": after_trunk(budget.base, Phase(kind="chain", steps=rest)),
         "stage1": after_trunk(published, replace(stage1, steps=rest)),
         "ordered2": after_trunk(
-            departing, strong, sampled, replace(own, steps=own.steps - late), Phase(kind="stage2", steps=late)
+            departing,
+            strong,
+            sampled,
+            replace(own, steps=own.steps - late),
+            Phase(kind="stage2", steps=late, alignment=1.0),
         ),
     }

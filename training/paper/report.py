@@ -25,7 +25,7 @@ METHODS = {
     "stage1": "stage 1, published selection, EMA",
     "stage12": "stage 1 + 2, published selection, EMA",
     "ordered": "stage 1 + sampled latents, path selection",
-    "ordered2": "the same, stage 2 at the end",
+    "ordered2": "the same, aligned stage 2 at the end",
     "released": "stage 1 + 2, frozen teacher (as released)",
 }
 

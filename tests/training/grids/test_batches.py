@@ -79,7 +79,7 @@ def test_a_block_has_k_pads_between_start_and_end(setup: Setup) -> None:
         assert row[block.first_pad : block.end] == [ids.latent_pad] * setup.recipe.latent_size
         assert row[block.end] == ids.latent_end
         assert row.count(ids.latent_pad) == setup.recipe.latent_size
-    assert batch.is_pad_BT.sum(1).tolist() == [setup.recipe.latent_size] * 2
+    assert batch.is_pad.sum(1).tolist() == [setup.recipe.latent_size] * 2
 
 
 def test_targets_are_the_path_in_order() -> None:
