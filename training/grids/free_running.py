@@ -5,6 +5,7 @@ Shape letters: B puzzles, H hidden size, V vocabulary.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -23,7 +24,7 @@ WATCH_SEED = 1
 CHUNK = 125
 
 # What is fed back in a block: `on` the model's own states, `zero` zeros, `noise` Gaussian vectors of the same norm,
-# `swap` the states of another puzzle. `off`: START is never chosen, so there is no block.
+# `swap` what another puzzle fed back in a run of its own. `off`: START is never chosen, so there is no block.
 Latents = Literal["on", "off", "zero", "noise", "swap"]
 
 
@@ -74,9 +75,9 @@ def score(
     ids = batches.ids
     block = [ids.latent_start, *[ids.latent_pad] * latent_size, ids.latent_end]
     num_right = num_full = 0
-    for first in range(0, len(puzzles), CHUNK):
-        chunk = puzzles[first : first + CHUNK]
-        answers = generate_ids(model, batches, task, chunk, latent_size, latents=latents)
+    for chunk in _chunks(puzzles):
+        donors = generate(model, batches, task, chunk, latent_size).latents if latents == "swap" else None
+        answers = generate(model, batches, task, chunk, latent_size, latents=latents, donors=donors).token_ids
         for puzzle, answer_ids in zip(chunk, answers, strict=True):
             said = batches.tokenizer.decode(answer_ids)
             num_right += task.is_right(puzzle, said.rpartition("\\boxed{")[2].partition("}")[0])
@@ -85,23 +86,39 @@ def score(
     return Score(num_right / len(puzzles), num_full / len(puzzles))
 
 
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """token_ids: of each puzzle, up to and without ``<|im_end|>``. latents: what each fed back in its first block, in
+    order, [steps, H]; fewer than K rows if it had no whole block."""
+
+    token_ids: list[list[int]]
+    latents: list[Tensor]
+
+
 @torch.no_grad()
-def generate_ids(
+def generate(
     model: Qwen2_5_VLForConditionalGeneration,
     batches: GridBatches,
     task: GridTask,
     puzzles: Sequence[Puzzle],
     latent_size: int,
     *,
-    question: str | None = None,
     latents: Latents = "on",
-) -> list[list[int]]:
-    """Generated token ids of each puzzle, up to and without ``<|im_end|>``. All puzzles of one size; `fixed` blocks.
+    donors: Sequence[Tensor] | None = None,
+) -> Generated:
+    """Answers to the standard question. All puzzles of one size; `fixed` blocks.
 
-    START opens a block of exactly ``latent_size`` pads and END; pad and END are impossible outside a block.
+    START opens a block of exactly ``latent_size`` pads and END; pad and END are impossible outside a block. ``swap``
+    feeds each puzzle the ``donors`` latents of the next one, and needs two puzzles at least.
+
+    Raises:
+        ValueError: ``swap`` without donors, or with one puzzle.
     """
+    if latents == "swap" and (donors is None or len(puzzles) < 2):
+        raise ValueError("swap needs the latents of two puzzles or more")
+    donated = _padded(donors, latent_size).roll(1, 0) if donors is not None else None
     ids = batches.ids
-    prompt = batches.collate(task, puzzles, question or task.question, "prompt").batch
+    prompt = batches.collate(task, puzzles, task.question, "prompt").batch
     inputs, _ = embeddings(model, prompt)
     num_prompt = prompt.ids_BT.shape[1]
     positions = mrope_positions(prompt.ids_BT[0].tolist(), ids.image_pad, num_prompt + MAX_NEW_TOKENS)
@@ -112,6 +129,7 @@ def generate_ids(
     has_ended_B = torch.zeros(len(puzzles), dtype=torch.bool)
     at = torch.arange(num_prompt)
     generated: list[Tensor] = []
+    fed: list[list[Tensor]] = [[] for _ in puzzles]
     while len(generated) < MAX_NEW_TOKENS and not bool(has_ended_B.all()):
         output = model.model.language_model(
             inputs_embeds=inputs,
@@ -134,21 +152,43 @@ def generate_ids(
         generated.append(chosen_B)
         is_latent = (chosen_B == ids.latent_pad)[:, None]
         embedded = model.get_input_embeddings()(chosen_B)
-        inputs = torch.where(is_latent, _fed_back(state_BH, latents, noise), embedded)[:, None]
+        fed_back_BH = _fed_back(state_BH, latents, noise)
+        if donated is not None and latent_size:
+            # After START the phase is 1 and the first latent comes next; it has been counted when it is chosen.
+            step_B = (phase_B - 2).clamp(0, latent_size - 1)
+            fed_back_BH = donated[torch.arange(len(puzzles)), step_B]
+        for row in is_latent[:, 0].nonzero()[:, 0].tolist():
+            fed[row].append(fed_back_BH[row])
+        inputs = torch.where(is_latent, fed_back_BH, embedded)[:, None]
         at = at[-1:] + 1
-    return [_until(row, ids.im_end) for row in torch.stack(generated, dim=1).tolist()]
+    token_ids = [_until(row, ids.im_end) for row in torch.stack(generated, dim=1).tolist()]
+    width = model.lm_head.weight.shape[1]
+    return Generated(token_ids, [torch.stack(row[:latent_size]) if row else torch.zeros(0, width) for row in fed])
 
 
 def _fed_back(state_BH: Tensor, latents: Latents, noise: torch.Generator) -> Tensor:
     if latents == "zero":
         return torch.zeros_like(state_BH)
-    if latents == "swap":
-        return state_BH.roll(1, 0)
     if latents == "noise":
         drawn = torch.randn(state_BH.shape, generator=noise)
         scaled: Tensor = drawn * (state_BH.norm(dim=-1, keepdim=True) / drawn.norm(dim=-1, keepdim=True))
         return scaled
     return state_BH
+
+
+def _padded(donors: Sequence[Tensor], latent_size: int) -> Tensor:
+    """[puzzles, K, H]: zeros where a donor had no latent."""
+    padded = torch.zeros(len(donors), max(1, latent_size), donors[0].shape[1])
+    for row, vectors in enumerate(donors):
+        padded[row, : len(vectors)] = vectors
+    return padded
+
+
+def _chunks(puzzles: Sequence[Puzzle]) -> list[Sequence[Puzzle]]:
+    """Of at most CHUNK and nearly equal length, so that none is left with a single puzzle."""
+    number = -(-len(puzzles) // CHUNK)
+    bounds = [len(puzzles) * index // number for index in range(number + 1)]
+    return [puzzles[first:last] for first, last in pairwise(bounds)]
 
 
 def _until(token_ids: list[int], stop_id: int) -> list[int]:

@@ -1,11 +1,15 @@
 """The state of a grid run between two steps: what a stopped run goes on from, bitwise."""
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 
+from contracts.errors import BadSettings
 from training.configs import GridRecipe
 from training.grids.batches import GridBatches
 from training.grids.cells import CellClassifiers
@@ -15,6 +19,18 @@ from training.objective import Objective, Weights
 from training.teacher import SelectionSettings, Teacher
 from training.tiny_model import build_model
 from training.tiny_tokenizer import build_tokenizer
+
+# What steps without latents do not depend on.
+UNUSED_BEFORE_ALIGNMENT = (
+    "selection",
+    "are_targets_scaled",
+    "ema_decay",
+    "alignment_noise",
+    "top_p",
+    "latent_size",
+    "latent_exit",
+    "direct_share",
+)
 
 
 class GridRun:
@@ -55,6 +71,7 @@ class GridRun:
     def save(self, file: Path) -> None:
         """Write the state; a reader finds the old file or the new one, never a part."""
         state = {
+            "identity": identity(self.recipe, self.seed, self.step),
             "step": self.step,
             "cpu_s": self.cpu_s,
             "model": self.model.state_dict(),
@@ -69,8 +86,18 @@ class GridRun:
         part.replace(file)
 
     def load(self, file: Path) -> None:
-        """Go on from a state that ``save`` wrote for the same recipe and seed up to that step."""
-        state: dict[str, Any] = torch.load(file, weights_only=True)
+        """Go on from a state that ``save`` wrote for the same recipe and seed up to that step.
+
+        Raises:
+            BadSettings: the file cannot be read, or its steps were not those of this recipe and seed.
+        """
+        try:
+            state: dict[str, Any] = torch.load(file, weights_only=True)
+            saved = state["identity"]
+        except (RuntimeError, OSError, EOFError, KeyError, UnpicklingError) as error:
+            raise BadSettings(f"{file} is no state of an unfinished run; delete it to begin anew") from error
+        if saved != identity(self.recipe, self.seed, state["step"]):
+            raise BadSettings(f"{file} is of another recipe or seed; delete it, or give the ones it was made with")
         self.step, self.cpu_s = state["step"], state["cpu_s"]
         self.model.load_state_dict(state["model"])
         self.classifiers.load_state_dict(state["classifiers"])
@@ -82,6 +109,29 @@ class GridRun:
         torch.set_rng_state(state["torch_rng"])
         version, internal, gauss = state["batches_rng"]
         self.batches.rng.setstate((version, tuple(internal), gauss))
+
+
+def identity(recipe: GridRecipe, seed: int, num_steps: int) -> str:
+    """All that decides the first ``num_steps`` steps, as JSON: runs that differ later only may share them."""
+    values = asdict(recipe)
+    phases, left = [], num_steps
+    for phase in values.pop("phases"):
+        if left > 0:
+            is_cut = phase["steps"] > left and phase["target_shares"][0] == phase["target_shares"][1]
+            phases.append({**phase, "steps": left} if is_cut else phase)
+        left -= phase["steps"]
+    # After the last of them the rate may fall over other numbers of steps; before it, these are compared.
+    rates = [learning_rate_factor(recipe, step) for step in range(num_steps)]
+    for name in ("name", "decay_steps", *(UNUSED_BEFORE_ALIGNMENT if not any(p["alignment"] for p in phases) else ())):
+        values.pop(name)
+    return json.dumps({**values, "phases": phases, "rates": rates, "seed": seed}, sort_keys=True)
+
+
+def learning_rate_factor(recipe: GridRecipe, step: int) -> float:
+    """Of step ``step``, counted from 0: linear warm-up, then 1, then linear to 0 over the last ``decay_steps``."""
+    rising = (step + 1) / recipe.warmup_steps
+    falling = (recipe.num_steps - step) / recipe.decay_steps
+    return min(1.0, rising, falling)
 
 
 def make_optimizers(

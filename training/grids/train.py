@@ -16,7 +16,7 @@ from training.configs import GridRecipe, Phase
 from training.grids.batches import Form, GridBatch
 from training.grids.free_running import Score, watch
 from training.grids.mazes import MazeTask
-from training.grids.state import GridRun
+from training.grids.state import GridRun, learning_rate_factor
 from training.grids.tasks import GridTask
 from training.grids.trails import TrailTask
 from training.objective import Stage
@@ -57,13 +57,6 @@ def scaled(recipe: GridRecipe, factor: float) -> GridRecipe:
         warmup_steps=max(1, round(recipe.warmup_steps * factor)),
         decay_steps=max(1, round(recipe.decay_steps * factor)),
     )
-
-
-def learning_rate_factor(recipe: GridRecipe, step: int) -> float:
-    """Of step ``step``, counted from 0: linear warm-up, then 1, then linear to 0 over the last ``decay_steps``."""
-    rising = (step + 1) / recipe.warmup_steps
-    falling = (recipe.num_steps - step) / recipe.decay_steps
-    return min(1.0, rising, falling)
 
 
 def train(
@@ -141,7 +134,7 @@ def make_step(run: GridRun, phase: Phase, done: float) -> float:
     torch.nn.utils.clip_grad_norm_(run.parameters, recipe.max_grad_norm)
     for optimizer in run.optimizers:
         optimizer.step()
-    if run.teacher is not None and recipe.ema_decay is not None:
+    if run.teacher is not None and recipe.ema_decay is not None and phase.alignment:
         run.teacher.update(run.model, recipe.ema_decay)
     run.step += 1
     return loss.item()

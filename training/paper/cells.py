@@ -1,7 +1,7 @@
 """The runs that are compared. A cell is a recipe and a seed; runs of one task and seed share their first steps.
 
 Equal budget: all cells of a task take the same number of optimizer steps, of the same batches up to the fork, under the
-same learning-rate curve. Seconds differ a little, since a step with latents costs more, and are in each result.
+same learning-rate curve. A step with latents costs more seconds than one without: they are in each result.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,8 @@ def _methods(budget: Budget) -> dict[str, GridRecipe]:
     """``stage1`` and ``stage12`` are the paper's: its selection, and a teacher that follows by EMA.
 
     ``ordered``: targets in path order, then sampled latents to the end. ``ordered2``: the same with stage 2 as its end,
-    the alignment kept.
+    the alignment kept. ``control``: the schedule, weight, scale and frozen teacher of ``ordered``, but the published
+    selection, so that what the order of the targets does can be told from what the rest does.
     """
     rest, aligned, falling = budget.branch_steps, budget.aligned_steps, budget.sampled_steps
     late = budget.late_steps
@@ -69,6 +70,7 @@ def _methods(budget: Budget) -> dict[str, GridRecipe]:
         "direct": after_trunk(budget.base, Phase(kind="direct", steps=rest)),
         "ordered": after_trunk(departing, strong, sampled, own),
         "stage12": after_trunk(published, stage1, Phase(kind="stage2", steps=rest - aligned)),
+        "control": after_trunk(replace(departing, selection="published"), strong, sampled, own),
         "chain": after_trunk(budget.base, Phase(kind="chain", steps=rest)),
         "stage1": after_trunk(published, replace(stage1, steps=rest)),
         "ordered2": after_trunk(

@@ -26,6 +26,7 @@ METHODS = {
     "stage12": "stage 1 + 2, published selection, EMA",
     "ordered": "stage 1 + sampled latents, path selection",
     "ordered2": "the same, aligned stage 2 at the end",
+    "control": "the schedule of path selection, published selection",
     "released": "stage 1 + 2, frozen teacher (as released)",
 }
 

@@ -5,12 +5,13 @@ python -m training.paper.run --only 'trail-*'    some of them; several processes
 """
 
 import argparse
+import fcntl
 import fnmatch
 import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,24 +28,27 @@ PER_SIZE = 500
 CURVE_EVERY_STEPS = 10
 
 
-def make_cell(cell: Cell, states: Path, results: Path, per_size: int) -> None:
-    """Train and evaluate a cell and write its result file."""
-    states.mkdir(parents=True, exist_ok=True)
-    results.mkdir(parents=True, exist_ok=True)
+def make_trunk(cell: Cell, states: Path) -> None:
+    """Train the first steps, which the cells of a trunk share, unless that is done."""
     trunk = states / f"{cell.trunk}.pt"
     if not trunk.exists():
         part = states / f"{cell.trunk}.run.pt"
         train(cell.recipe, cell.seed, _printer(cell.trunk, []), state_file=part, until_step=cell.fork_step)
         part.replace(trunk)
+
+
+def make_cell(cell: Cell, states: Path, results: Path, per_size: int) -> None:
+    """Train a cell on from its trunk, evaluate it and write its result file."""
+    results.mkdir(parents=True, exist_ok=True)
     log = states / f"{cell.name}.jsonl"
     curve: list[dict[str, Any]] = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    with log.open("a") as appended:
+    with log.open("a", buffering=1) as appended:  # line by line: the state must not be ahead of the log
         run = train(
             cell.recipe,
             cell.seed,
             _printer(cell.name, curve, appended.write),
             state_file=states / f"{cell.name}.pt",
-            start_from=trunk,
+            start_from=states / f"{cell.trunk}.pt",
         )
     by_step = {entry["step"]: entry for entry in curve if entry["step"] <= run.step}
     result = {
@@ -80,7 +84,7 @@ def evaluate(run: GridRun, per_size: int) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Make what is missing, in order; a cell that another process works on is left to it."""
+    """Make what is missing, in order; a cell that another process makes is left to it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="*", metavar="PATTERN", help="cells whose name matches (default: all)")
     parser.add_argument("--states", type=Path, default=STATES, help="unfinished runs (default %(default)s)")
@@ -90,16 +94,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     args.states.mkdir(parents=True, exist_ok=True)
     for cell in cells():
-        if not fnmatch.fnmatch(cell.name, args.only) or (args.results / f"{cell.name}.json").exists():
+        if not fnmatch.fnmatch(cell.name, args.only):
             continue
-        lock = args.states / f"{cell.trunk if not (args.states / f'{cell.trunk}.pt').exists() else cell.name}.lock"
-        with suppress(FileExistsError):
-            lock.open("x").close()
-            try:
+        if (args.results / f"{cell.name}.json").exists():
+            continue
+        with _lock(args.states / f"{cell.trunk}.lock", wait=True):
+            make_trunk(cell, args.states)
+        with _lock(args.states / f"{cell.name}.lock", wait=False) as is_mine:
+            if not is_mine:
+                print(f"{cell.name}: another process makes it", file=sys.stderr)
+            elif not (args.results / f"{cell.name}.json").exists():
                 make_cell(cell, args.states, args.results, args.per_size)
-            finally:
-                lock.unlink()
     return 0
+
+
+@contextmanager
+def _lock(file: Path, *, wait: bool) -> Iterator[bool]:
+    """Whether the lock was got; the system frees it when the process ends, however it ends."""
+    with file.open("w") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _printer(name: str, curve: list[dict[str, Any]], write: Any = None) -> Any:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from contracts.errors import BadSettings
 from contracts.mazes import SIZES
 from tests.training.conftest import Setup
 from training.configs import GridRecipe, Phase, maze_tiny
-from training.grids.state import GridRun, make_optimizers
-from training.grids.train import FORMS, Progress, batch_loss, learning_rate_factor, phase_at, scaled, train
+from training.grids.state import GridRun, learning_rate_factor, make_optimizers
+from training.grids.train import FORMS, Progress, batch_loss, phase_at, scaled, train
 
 ALIGNED = ("stage1", "sampled")
 
@@ -136,3 +137,22 @@ def test_muon_takes_the_matrices_but_the_embedding_and_each_parameter_has_one_op
 def test_scaled_keeps_every_phase() -> None:
     recipe = scaled(maze_tiny(), 0.0001)
     assert [phase.steps for phase in recipe.phases] == [1] * len(maze_tiny().phases)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "seed"),
+    [(tiny(), 6), (replace(tiny(), batch_size=3), 5), (replace(tiny(), weight_decay=0.5), 5)],
+    ids=["seed", "batch size", "weight decay"],
+)
+def test_a_stopped_run_is_not_gone_on_with_as_another(recipe: GridRecipe, seed: int, tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    train(tiny(), 5, lambda progress: None, state_file=file, until_step=2)
+    with pytest.raises(BadSettings, match="another recipe or seed"):
+        train(recipe, seed, lambda progress: None, state_file=file)
+
+
+def test_a_damaged_state_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    file.write_bytes(b"nothing")
+    with pytest.raises(BadSettings, match=r"state\.pt is no state"):
+        train(tiny(), 5, lambda progress: None, state_file=file)

@@ -31,7 +31,7 @@ def test_every_method_has_three_seeds_and_every_k_one() -> None:
     names = [cell.name for cell in cells()]
     assert len(set(names)) == len(names)
     for task in ("maze", "trail"):
-        for method in ("direct", "chain", "stage1", "stage12", "ordered"):
+        for method in ("direct", "chain", "stage1", "stage12", "ordered", "control"):
             assert {f"{task}-{method}-seed{seed}" for seed in (0, 1, 2)} <= set(names)
         assert f"{task}-released-seed0" in names
         assert {f"{task}-ordered-k{k}-seed0" for k in (0, 1, 2, 4)} <= set(names)

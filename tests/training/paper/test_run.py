@@ -1,5 +1,6 @@
 """A cell is made once, goes on where it was stopped, and leaves one result file with every ablation."""
 
+import fcntl
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -21,10 +22,16 @@ def small(name: str) -> Cell:
     return Cell(cell.name, recipe, cell.seed, 2)
 
 
+def make(cell: Cell, states: Path, results: Path) -> None:
+    states.mkdir(exist_ok=True)
+    paper_run.make_trunk(cell, states)
+    paper_run.make_cell(cell, states, results, per_size=2)
+
+
 @pytest.mark.parametrize("name", ["trail-ordered-seed0", "trail-direct-seed0", "trail-ordered-k0-seed0"])
 def test_a_cell_leaves_a_result(name: str, tmp_path: Path) -> None:
     cell = small(name)
-    paper_run.make_cell(cell, tmp_path / "states", tmp_path / "results", per_size=2)
+    make(cell, tmp_path / "states", tmp_path / "results")
     result = json.loads((tmp_path / "results" / f"{name}.json").read_text())
     assert result["steps"] == cell.recipe.num_steps
     assert set(result["scores"]) == {"on", "off", "zero", "noise", "swap"}
@@ -35,15 +42,15 @@ def test_a_cell_leaves_a_result(name: str, tmp_path: Path) -> None:
 
 def test_a_stopped_cell_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = small("trail-ordered-seed0")
-    paper_run.make_cell(cell, tmp_path / "whole", tmp_path / "one", per_size=2)
+    make(cell, tmp_path / "whole", tmp_path / "one")
     evaluate = paper_run.evaluate
     monkeypatch.setattr(paper_run, "evaluate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        paper_run.make_cell(cell, tmp_path / "stopped", tmp_path / "two", per_size=2)
+        make(cell, tmp_path / "stopped", tmp_path / "two")
     assert not list((tmp_path / "two").iterdir())
     monkeypatch.setattr(paper_run, "evaluate", evaluate)
     monkeypatch.setattr(paper_run, "train", _no_step(paper_run.train))
-    paper_run.make_cell(cell, tmp_path / "stopped", tmp_path / "two", per_size=2)
+    make(cell, tmp_path / "stopped", tmp_path / "two")
     one, two = (json.loads((tmp_path / name / f"{cell.name}.json").read_text()) for name in ("one", "two"))
     assert one["scores"] == two["scores"]
     assert [entry["loss"] for entry in one["curve"]] == [entry["loss"] for entry in two["curve"]]
@@ -59,18 +66,27 @@ def _no_step(train):
     return checked
 
 
-def test_main_leaves_what_is_done_and_what_another_works_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_leaves_what_is_done_and_what_another_works_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     made: list[str] = []
     three = [small(f"trail-direct-seed{seed}") for seed in (0, 1, 2)]
     monkeypatch.setattr(paper_run, "cells", lambda: three)
+    monkeypatch.setattr(paper_run, "make_trunk", lambda *_: None)
     monkeypatch.setattr(paper_run, "make_cell", lambda cell, *_: made.append(cell.name))
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "trail-direct-seed0.json").write_text("{}")
-    (tmp_path / "states").mkdir()
-    (tmp_path / "states" / "trail-trunk-seed1.lock").touch()
-    paper_run.main(["--states", str(tmp_path / "states"), "--results", str(tmp_path / "results")])
+    states, results = tmp_path / "states", tmp_path / "results"
+    results.mkdir()
+    (results / "trail-direct-seed0.json").write_text("{}")
+    arguments = ["--states", str(states), "--results", str(results)]
+    states.mkdir()
+    with (states / "trail-direct-seed1.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        paper_run.main(arguments)
     assert made == ["trail-direct-seed2"]
-    assert not (tmp_path / "states" / "trail-trunk-seed2.lock").exists()
+    assert "trail-direct-seed1: another process makes it" in capsys.readouterr().err
+    # A lock whose process has ended, however it ended, stops nobody.
+    paper_run.main(arguments)
+    assert made == ["trail-direct-seed2", "trail-direct-seed1", "trail-direct-seed2"]
 
 
 def test_the_report_fills_the_page_and_counts_what_is_missing(tmp_path: Path) -> None:
