@@ -28,6 +28,7 @@ from training.encoding import Encoder, load_encoder
 from training.forward import embeddings, hidden_states, self_fed_hidden_states
 from training.objective import Losses, Objective, Stage, Weights
 from training.samples import Sample, read_samples
+from training.selection import NUM_GROUPS
 from training.teacher import SelectionSettings, Targets, targets, targets_from_states
 
 
@@ -51,6 +52,7 @@ class Recording:
             no_text_ids=self.encoder.no_text_ids,
             image_token_id=self.encoder.image_token_id,
             top_p=self.content["hyper"]["coverage_p"],
+            num_groups=self.content["hyper"].get("helper_group_L", NUM_GROUPS),
         )
 
     @property
@@ -95,7 +97,7 @@ def compare(recording: Recording) -> Comparison:
         selected = targets_from_states(recording.model, batch, states, recording.settings)
         _compare_selection(found, recording, selected, states, number, recorded["stage1"], where)
         _compare_stage1(found, recording, batch, selected, recorded["stage1"], number, where)
-        _compare_stage2(found, recording, batch, selected, recorded["stage2"], number, where)
+        _compare_stage2(found, recording, batch, selected, recorded.get("stage2", {}), number, where)
         _compare_raw_pads(found, recording, batch, recorded, where)
     _compare_cut_vocabulary(found, recording)
     return found
@@ -123,7 +125,8 @@ def _compare_selection(
 ) -> None:
     arrays, prefix = recording.arrays, f"s{number}_st1"
     found.vector("teacher's hidden states", states_BTH[0], arrays[f"{prefix}_teacher_hidden"], where)
-    found.vector("u", selected.users_BH[0], arrays[f"{prefix}_u"], where)
+    if selected.users_BH:
+        found.vector("u", selected.users_BH[0], arrays[f"{prefix}_u"], where)
     found.exact("selected candidates", selected.chosen[0], recorded["selected"], where)
     found.exact("K*", [len(block.chosen) for block in selected.blocks[0]], recorded["Kstar"], where)
     found.exact("filled positions", selected.column_S.tolist(), recorded["firstK_positions"], where)

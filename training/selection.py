@@ -55,19 +55,19 @@ def block_query(user_H: Tensor, text_TH: Tensor, previous_H: Tensor | None) -> T
     return torch.stack(parts).mean(0)
 
 
-def candidates(features_PH: Tensor, grouping: Grouping = "released") -> Tensor:
-    """Candidates [C, H]: all features, or means of NUM_GROUPS contiguous groups if there are at least that many.
+def candidates(features_PH: Tensor, grouping: Grouping = "released", num_groups: int = NUM_GROUPS) -> Tensor:
+    """Candidates [C, H]: all features, or means of ``num_groups`` contiguous groups if there are at least that many.
 
     ``released`` cuts to a multiple of NUM_GROUPS first, and so looks at the first 256 only of 256 to 511. ``whole`` is
     this project's departure: the groups, of nearly equal size, cover the image.
     """
     num_features = len(features_PH)
-    if num_features < NUM_GROUPS:
+    if num_features < num_groups:
         return features_PH
     if grouping == "whole":
-        return functional.adaptive_avg_pool1d(features_PH.T, NUM_GROUPS).T
-    used_PH = features_PH[: num_features - num_features % NUM_GROUPS]
-    return used_PH.reshape(NUM_GROUPS, -1, features_PH.shape[1]).mean(1)
+        return functional.adaptive_avg_pool1d(features_PH.T, num_groups).T
+    used_PH = features_PH[: num_features - num_features % num_groups]
+    return used_PH.reshape(num_groups, -1, features_PH.shape[1]).mean(1)
 
 
 def select(query_H: Tensor, candidates_CH: Tensor, latent_size: int, top_p: float) -> tuple[list[int], Tensor]:

@@ -18,7 +18,15 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from training.batch import Batch, Images
 from training.forward import embeddings, hidden_states
-from training.selection import Grouping, block_query, candidates, select, user_pooling, user_pooling_without_attention
+from training.selection import (
+    NUM_GROUPS,
+    Grouping,
+    block_query,
+    candidates,
+    select,
+    user_pooling,
+    user_pooling_without_attention,
+)
 
 # ``published``: most similar to the query. ``ordered``: in the order that the data gives (``target_cells``).
 Selection = Literal["published", "ordered"]
@@ -37,6 +45,7 @@ class SelectionSettings:
     image_token_id: int
     top_p: float = 0.9
     grouping: Grouping = "released"
+    num_groups: int = NUM_GROUPS
     selection: Selection = "published"
     is_scaled: bool = False
 
@@ -131,7 +140,7 @@ def targets_from_states(
                 text_ids = batch.ids_BT[row, text_from : block.first_pad - 1]
                 is_text = _is_none_of(text_ids, settings.no_text_ids)
                 query = block_query(user, states_BTH[row, text_from : block.first_pad - 1][is_text], previous)
-                pool = candidates(features, settings.grouping)
+                pool = candidates(features, settings.grouping, settings.num_groups)
                 chosen, similarity = select(query, pool, settings.latent_size, settings.top_p)
                 found = SelectedBlock(chosen, query, similarity)
             vector = pool[found.chosen[: block.num_pads]]
