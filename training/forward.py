@@ -48,8 +48,9 @@ def self_fed_hidden_states(
     """Last hidden states [B, T, H] with each pad's embedding replaced by the hidden state before it.
 
     Differentiable through all latents. Round m computes the text before block m of every sample at once and then its
-    pads one by one, over keys and values that keep the graph: the cost is one pass over the tokens, and a pass over one
-    token for each latent, where the released leftover makes a pass over the whole prefix for each.
+    pads one by one, over keys and values that keep the graph: the layers see each token once, where the released
+    leftover passes the whole prefix through them for every latent. What is left of latents x prefix is attention
+    itself and one copy of keys and values, which ``checkpointed`` does not keep.
 
     checkpointed: recompute each layer in the backward pass instead of keeping its activations.
     least_pads: for each round at least so many passes over one token. Sharded training gathers a layer's parameters at
