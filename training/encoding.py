@@ -6,13 +6,13 @@ tokens of the sample's own text taken as such, each helper image as a block of K
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -21,7 +21,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from contracts.chat_template import read_chat_template
 from contracts.errors import BadCheckpoint, InvalidRequest
 from training.batch import IGNORED_LABEL, Block, Encoded, PixelImages
-from training.samples import IMAGE_PLACEHOLDER, LatentStep, Sample, load_image, question_parts
+from training.sample_pictures import load_pictures
+from training.samples import IMAGE_PLACEHOLDER, LatentStep, Sample, question_parts
 
 IMAGE_MARKUP = "<|vision_start|><|image_pad|><|vision_end|>"
 LATENT_TOKENS = ("<|latent_pad|>", "<|latent_start|>", "<|latent_end|>")
@@ -67,9 +68,9 @@ class Encoder:
 
         Raises ``InvalidRequest`` for a sample that cannot be encoded, naming file and line.
         """
-        images = self._pixels([load_image(path) for path in sample.images])
+        images = self._pixels(sample.images, sample.where)
         latents = [step for step in sample.steps if isinstance(step, LatentStep)]
-        helpers = self._pixels([load_image(step.helper_image) for step in latents] if with_helpers else [])
+        helpers = self._pixels([step.helper_image for step in latents] if with_helpers else [], sample.where)
         ids = self._expanded(self._ids(self.text(sample)), images, sample)
         prompt_length = _find(ids, self.header)
         labels = torch.tensor(ids)
@@ -113,10 +114,10 @@ class Encoder:
                 content.append({"type": "image"})
         return content
 
-    def _pixels(self, pictures: list[Image.Image]) -> PixelImages | None:
-        if not pictures:
+    def _pixels(self, paths: Sequence[Path], where: str) -> PixelImages | None:
+        if not paths:
             return None
-        made = self.processor(images=pictures, return_tensors="pt")
+        made = self.processor(images=load_pictures(self.processor, paths, where), return_tensors="pt")
         return PixelImages(made["pixel_values"], made["image_grid_thw"], self.processor.merge_size)
 
     def _expanded(self, ids: list[int], images: PixelImages | None, sample: Sample) -> list[int]:
@@ -138,13 +139,22 @@ def load_encoder(folder: Path, latent_size: int) -> Encoder:
     """From a checkpoint folder. The image processor is PIL's, as in serving.
 
     Raises:
-        BadCheckpoint: no tokenizer or no chat template.
+        BadCheckpoint: tokenizer, image processor or chat template is missing or damaged.
     """
-    if not (folder / "tokenizer.json").exists():
-        raise BadCheckpoint(f"{folder}: tokenizer.json is missing; copy it from the base model's folder")
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception as error:  # tokenizers has no class of its own for a damaged file
+        raise BadCheckpoint(_cannot_load(folder / "tokenizer.json", error)) from error
+    try:
+        processor = Qwen2VLImageProcessorPil.from_pretrained(folder)
+    except (OSError, ValueError, TypeError, AttributeError) as error:  # missing, not JSON, or JSON of something else
+        raise BadCheckpoint(_cannot_load(folder / "preprocessor_config.json", error)) from error
     return Encoder(tokenizer, read_chat_template(folder), processor, latent_size)
+
+
+def _cannot_load(file: Path, error: Exception) -> str:
+    what = f"cannot be loaded ({' '.join(str(error).split())})" if file.exists() else "is missing"
+    return f"{file.parent}: {file.name} {what}; copy it from the base model's folder"
 
 
 def mrope_positions(ids: list[int], image_token_id: int, images: PixelImages | None) -> Tensor:

@@ -252,7 +252,13 @@ class Trainer:
 
     def _fitting(self, found: Sequence[Sample]) -> list[Sample]:
         recipe = self._run.recipe
-        fit = fitting(self._base.encoder, found, recipe.max_length, is_error=recipe.too_long == "error")
+        fit = fitting(
+            self._base.encoder,
+            found,
+            recipe.max_length,
+            is_error=recipe.too_long == "error",
+            with_helpers=recipe.stage == "stage1",
+        )
         if fit.warning:
             self._reporter.note(f"warning: {fit.warning}")
         if (

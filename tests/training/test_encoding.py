@@ -209,3 +209,41 @@ def test_a_folder_without_what_is_needed_is_refused(tmp_path: Path) -> None:
 def test_a_tokenizer_without_latent_tokens_is_refused(encoder: Encoder) -> None:
     with pytest.raises(BadCheckpoint, match=r"no <\|latent_pads\|>"):
         encoder.id_of("<|latent_pads|>")
+
+
+@pytest.mark.parametrize(("width", "height", "is_taken"), [(200, 1, True), (201, 1, False), (1, 201, False)])
+def test_a_thin_picture_is_told_with_line_and_file(
+    encoder: Encoder, tmp_path: Path, width: int, height: int, is_taken: bool
+) -> None:
+    path = tmp_path / "thin.png"
+    Image.new("RGB", (width, height)).save(path)
+    for one in (_sample("Q", (path,)), _sample("Q", (), (LatentStep(helper_image=path),))):
+        if is_taken:
+            encoder.encode(one)
+        else:
+            with pytest.raises(InvalidRequest, match=rf"^train\.jsonl:7: {path}: .*{width} x {height}"):
+                encoder.encode(one)
+
+
+def test_a_damaged_picture_is_told_with_line_and_file(encoder: Encoder, tmp_path: Path) -> None:
+    path = tmp_path / "damaged.png"
+    path.write_bytes(b"no picture")
+    for one in (_sample("Q", (path,)), _sample("Q", (), (LatentStep(helper_image=path),))):
+        with pytest.raises(InvalidRequest, match=rf"^train\.jsonl:7: {path}: not a picture"):
+            encoder.encode(one)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "preprocessor_config.json"])
+@pytest.mark.parametrize("content", [None, "", "[]", '{"version": "1.0"', '{"version": 3}'])
+def test_a_missing_or_damaged_file_of_the_folder_is_named(tmp_path: Path, name: str, content: str | None) -> None:
+    shutil.copytree(TOKENIZER, tmp_path / "tok")
+    if content is None:
+        (tmp_path / "tok" / name).unlink()
+    else:
+        (tmp_path / "tok" / name).write_text(content)
+    if name == "preprocessor_config.json" and content == '{"version": 3}':
+        load_encoder(tmp_path / "tok", K)  # its defaults are those of Qwen2-VL
+        return
+    with pytest.raises(BadCheckpoint, match=f"{name} (is missing|cannot be loaded).*copy it from the base") as caught:
+        load_encoder(tmp_path / "tok", K)
+    assert "\n" not in str(caught.value)
