@@ -1,11 +1,12 @@
 """What a process computes on, in order: micro-batches, encoded in the background, with their cached targets."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from contracts.errors import IlvrError
 from training.batch import Batch, collate
 from training.data_order import DataOrder
 from training.encoding import Encoder
@@ -27,8 +28,12 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MicroBatches(Dataset[Prepared]):
-    """Those of one process from ``first_step`` on. ``keys``: of each sample's targets in ``cache``."""
+class MicroBatches(Dataset[Prepared | IlvrError]):
+    """Those of one process from ``first_step`` on. ``keys``: of each sample's targets in ``cache``.
+
+    Where a sample cannot be encoded, or its targets not be read, the error stands in the place of its micro-batch: a
+    DataLoader would turn one raised in a worker into the text of a traceback.
+    """
 
     samples: Sequence[Sample]
     encoder: Encoder
@@ -47,7 +52,13 @@ class MicroBatches(Dataset[Prepared]):
     def __len__(self) -> int:
         return max(0, self.order.num_steps - self.first_step) * self._per_step
 
-    def __getitem__(self, index: int) -> Prepared:
+    def __getitem__(self, index: int) -> Prepared | IlvrError:
+        try:
+            return self._prepared(index)
+        except IlvrError as error:
+            return error
+
+    def _prepared(self, index: int) -> Prepared:
         steps, place = divmod(index, self._per_step)
         mine = self.order.share(self.first_step + steps, self.process, self.num_processes)[place]
         encoded = [self.encoder.encode(self.samples[at], with_helpers=self.with_helpers) for at in mine.samples]
@@ -65,6 +76,14 @@ class MicroBatches(Dataset[Prepared]):
         )
 
 
-def loader(data: MicroBatches, num_workers: int) -> DataLoader[Prepared]:
-    """In order; ``num_workers`` processes encode ahead, 0 encodes when asked."""
-    return DataLoader(data, batch_size=None, num_workers=num_workers)
+def loaded(data: MicroBatches, num_workers: int) -> Iterator[Prepared]:
+    """In order; ``num_workers`` processes encode ahead, 0 encodes when asked.
+
+    Raises:
+        InvalidRequest: a sample cannot be encoded; told when its turn has come.
+        BadSettings: its targets cannot be read from the cache.
+    """
+    for found in DataLoader(data, batch_size=None, num_workers=num_workers):
+        if isinstance(found, IlvrError):
+            raise found
+        yield found

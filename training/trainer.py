@@ -26,7 +26,7 @@ from training.frozen_targets import fill_cache
 from training.frozen_tower import FrozenTower
 from training.lesson import Lesson, has_moving_teacher
 from training.lora import inject_lora
-from training.micro_batches import MicroBatches, Prepared, loader
+from training.micro_batches import MicroBatches, Prepared, loaded
 from training.optimizer import learning_rate, make_optimizer
 from training.recipes import StageRecipe
 from training.run_log import Metrics, RunLog
@@ -148,7 +148,7 @@ class Trainer:
             keys=self._keys,
         )
         self._lesson.train()
-        batches = iter(loader(data, self._run.num_workers))
+        batches = loaded(data, self._run.num_workers)
         log = RunLog(self._run.out, self._step + 1) if accelerator.is_main_process else None
         try:
             while self._step < last_step:

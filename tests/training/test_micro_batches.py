@@ -1,14 +1,16 @@
 """What a process gets to compute on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from contracts.errors import InvalidRequest
 from tests.training.base_folder import write_base, write_data
 from training.data_order import DataOrder
 from training.encoding import load_encoder
-from training.micro_batches import MicroBatches, loader
+from training.micro_batches import MicroBatches, loaded
 from training.samples import read_samples
 
 
@@ -33,7 +35,7 @@ def batches(folder: Path, *, process: int, first_step: int = 0, with_helpers: bo
 
 
 def test_two_processes_share_a_step_and_count_each_sample_once(folder: Path) -> None:
-    shares = [list(loader(batches(folder, process=process), 0)) for process in (0, 1)]
+    shares = [list(loaded(batches(folder, process=process), 0)) for process in (0, 1)]
     assert [len(share) for share in shares] == [4, 4]  # two passes of two steps each
     assert [[one.num_samples for one in share] for share in shares] == [[1, 1, 1, 1], [1, 0, 1, 0]]
     assert [[one.weight for one in share] for share in shares] == [[4 / 3] * 4, [4 / 3, 0, 4 / 3, 0]]
@@ -55,3 +57,19 @@ def test_helper_images_are_opened_for_a_teacher_only(folder: Path) -> None:
     assert bare.helpers is None
     assert bare.blocks == seen.blocks
     assert torch.equal(bare.ids_BT, seen.ids_BT)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_is_wrong_with_a_sample_is_one_line_from_a_worker_too(
+    folder: Path, tmp_path: Path, num_workers: int
+) -> None:
+    """A picture that was there when the run began. Micro-batches before its own come as they are."""
+    data = batches(folder, process=0)
+    second = data.order.share(0, 0, 2)[1].samples[0]
+    samples = list(data.samples)
+    samples[second] = replace(samples[second], images=(tmp_path / "gone.png",))
+    found = loaded(replace(data, samples=samples), num_workers)
+    assert next(found).num_samples == 1
+    with pytest.raises(InvalidRequest) as caught:
+        next(found)
+    assert str(caught.value) == f"{samples[second].where}: {tmp_path / 'gone.png'}: there is no such picture"
