@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from training.writing import writing
+
 METRICS_FILE = "metrics.jsonl"
 # Shown as curves; the others are coordinates.
 CURVES = ("loss", "cross_entropy", "similarity", "learning_rate", "gradient_norm", "step_s", "tokens_per_s")
@@ -31,25 +33,35 @@ class RunLog:
     """Appends to ``OUT/metrics.jsonl`` and ``OUT/tensorboard``."""
 
     def __init__(self, out: Path, first_step: int) -> None:
-        """``first_step``: the first to be logged. Later ones, from before the run went back to it, are dropped."""
+        """``first_step``: the first to be logged. Later ones, from before the run went back to it, are dropped.
+
+        Raises:
+            BadSettings: ``out`` cannot be written; ``write`` and ``close`` raise it too.
+        """
         from torch.utils.tensorboard import SummaryWriter  # slow to import, and needed here only
 
-        out.mkdir(parents=True, exist_ok=True)
-        _drop_from(out / METRICS_FILE, first_step)
-        self._file = (out / METRICS_FILE).open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
+        self._out = out
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+            _drop_from(out / METRICS_FILE, first_step)
+            self._file = (out / METRICS_FILE).open("a", encoding="utf-8")
+            self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
 
     def write(self, metrics: Metrics) -> None:
         values = asdict(metrics)
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
-        for name in CURVES:
-            if values[name] is not None:
-                self._board.add_scalar(name, values[name], metrics.step)
+        with writing(self._out):
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
+            for name in CURVES:
+                if values[name] is not None:
+                    self._board.add_scalar(name, values[name], metrics.step)
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
+        with writing(self._out):
+            try:
+                self._file.close()
+            finally:
+                self._board.close()
 
 
 def _drop_from(file: Path, first_step: int) -> None:

@@ -6,7 +6,7 @@ how many processes share it (see ``training.data_order``) nor on where a run was
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,8 +34,10 @@ from training.run_state import Identity, load_state, save_state
 from training.sample_lengths import fitting
 from training.samples import Sample, read_samples
 from training.stage_checkpoint import write_checkpoint
+from training.start_checks import check_order_is_given
 from training.target_cache import TargetCache, file_sha256, folder_sha256
 from training.teacher import SelectionSettings, Targets
+from training.writing import writing
 
 LOSSES = ("total", "cross_entropy", "similarity")
 
@@ -101,6 +103,7 @@ class Trainer:
         self._folders = CheckpointFolders(run.out, recipe.keep_checkpoints)
         self._check_start()
         found = read_samples(run.data, run.image_root)  # before the weights, which take minutes
+        check_order_is_given(recipe, found)
         self._base = open_base(run.model, recipe)
         self._tell_about_tokens()
         self._samples = self._fitting(found)
@@ -157,7 +160,8 @@ class Trainer:
                     log.write(metrics)
                 self._reporter.step(metrics)
                 if self._step % recipe.save_every_steps == 0 or self._step == last_step:
-                    self._save()
+                    with writing(self._folders.folder):
+                        self._save()
         finally:
             if log is not None:
                 log.close()
@@ -199,11 +203,8 @@ class Trainer:
     ) -> Metrics:
         total, cross_entropy, similarity = sums
         num_samples, num_tokens = counts
-        if not math.isfinite(total):
-            raise BadSettings(
-                f"the loss of step {self._step} is {total}: training has diverged. Go on from a checkpoint with a "
-                "smaller learning_rate."
-            )
+        gradient_norm = None if norm is None else float(norm)
+        self._check_finite({"loss": total, "gradient norm": 0.0 if gradient_norm is None else gradient_norm})
         return Metrics(
             step=self._step,
             num_steps=self._order.num_steps,
@@ -212,12 +213,23 @@ class Trainer:
             cross_entropy=cross_entropy,
             similarity=similarity if has_similarity else None,
             learning_rate=rate,
-            gradient_norm=None if norm is None else float(norm),
+            gradient_norm=gradient_norm,
             num_samples=num_samples,
             num_tokens=num_tokens,
             step_s=step_s,
             tokens_per_s=num_tokens / step_s,
         )
+
+    def _check_finite(self, values: Mapping[str, float]) -> None:
+        """Raises ``BadSettings`` before anything of a step that has diverged is saved."""
+        latest = self._folders.latest()
+        begin = "" if latest is None else f", --model {latest}"  # resumed, it would keep its rate and diverge again
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise BadSettings(
+                    f"the {name} of step {self._step} is {value}: training has diverged; start another run with a "
+                    f"smaller learning_rate{begin} and another --out"
+                )
 
     def _forward(self, prepared: Prepared) -> dict[str, Tensor]:
         device = self._accelerator.device

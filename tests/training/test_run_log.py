@@ -1,10 +1,13 @@
 """Metrics as JSON lines and for TensorBoard; a run that goes back rewrites what came after."""
 
 import json
+import os
 from pathlib import Path
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from contracts.errors import BadSettings
 from training.run_log import METRICS_FILE, Metrics, RunLog
 
 
@@ -47,3 +50,20 @@ def test_tensorboard_shows_the_same(tmp_path: Path) -> None:
     board.Reload()
     assert [(event.step, event.value) for event in board.Scalars("loss")] == [(1, 4.0), (2, 3.0)]
     assert "similarity" not in board.Tags()["scalars"]
+
+
+def test_a_log_that_cannot_be_written_is_told_with_its_folder(tmp_path: Path) -> None:
+    """A folder in the place of the file, a file in the place of the folder, and a disk without room (/dev/full)."""
+    (tmp_path / "full").mkdir()
+    (tmp_path / "taken").write_text("a file")
+    (tmp_path / "full" / METRICS_FILE).mkdir()
+    for out in (tmp_path / "full", tmp_path / "taken"):
+        with pytest.raises(BadSettings, match=f"^cannot write to {out}: "):
+            RunLog(out, 1)
+    log = RunLog(tmp_path / "log", 1)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, log._file.fileno())
+    os.close(full)
+    for write in (lambda: log.write(metrics(1, 1.0)), log.close):
+        with pytest.raises(BadSettings, match=f"^cannot write to {tmp_path / 'log'}: No space left on device"):
+            write()

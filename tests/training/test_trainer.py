@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLDecoderLayer
 
@@ -234,8 +236,56 @@ def test_another_run_is_not_gone_on_with(made: Workplace, tmp_path: Path) -> Non
 
 
 def test_a_loss_that_is_no_number_stops_the_run(made: Workplace, tmp_path: Path) -> None:
-    with pytest.raises(BadSettings, match="training has diverged"):
+    told = "training has diverged; start another run with a smaller learning_rate and another --out$"
+    with pytest.raises(BadSettings, match=told):
         made.run(str(tmp_path / "out"), recipe(learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30))
+
+
+def test_a_gradient_that_is_no_number_is_not_saved(
+    made: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the second step. The advice can be followed: the checkpoint before it begins a run with another rate."""
+    norms = iter([1.0, float("inf")])
+    with monkeypatch.context() as patched:
+        patched.setattr(Accelerator, "clip_grad_norm_", lambda *_: torch.tensor(next(norms)))
+        with pytest.raises(BadSettings, match="the gradient norm of step 2 is inf: training has diverged") as caught:
+            made.run(str(tmp_path / "out"), recipe(save_every_steps=1, epochs=1))
+    (checkpoint,) = (tmp_path / "out" / "checkpoints").iterdir()
+    assert f"--model {checkpoint} and another --out" in str(caught.value)
+    _, heard = made.run(str(tmp_path / "new"), recipe(learning_rate=1e-5, epochs=1), model=checkpoint)
+    assert [one.step for one in heard.metrics] == [1, 2]
+
+
+def test_an_order_that_the_data_lacks_is_told_before_the_weights_are_read(
+    made: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third row lacks it in its last block. Stage 2 has no targets, and needs none."""
+    rows = [json.loads(line) for line in made.data.read_text().splitlines()]
+    latents = [[step for step in row["sequence_plan"] if step["type"] == "latent"] for row in rows]
+    for step in [one for row in latents for one in row]:
+        step["target_cells"] = [0]
+    del latents[2][-1]["target_cells"]
+    data = tmp_path / "some.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    place = rows[2]["sequence_plan"].index(latents[2][-1])
+    with monkeypatch.context() as patched:
+        patched.setattr(trainer, "open_base", lambda *_: pytest.fail("the weights were read"))
+        with pytest.raises(InvalidRequest, match=rf"^some\.jsonl:3: sequence_plan\[{place}\] has no target_cells"):
+            made.run(str(tmp_path / "out"), recipe(selection="ordered"), data=data)
+    made.run(str(tmp_path / "two"), recipe(stage="stage2", selection="ordered"), data=data, stop_after=1)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: disk full")])
+def test_a_disk_that_is_full_is_told_with_its_folder(
+    made: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(trainer, "write_checkpoint", full)
+    checkpoints = tmp_path / "out" / "checkpoints"
+    with pytest.raises(BadSettings, match=rf"^cannot write to {checkpoints}: (No space left|I/O error)"):
+        made.run(str(tmp_path / "out"), recipe(), stop_after=1)
 
 
 def test_the_rate_rises_and_falls_linearly() -> None:
