@@ -14,7 +14,7 @@ PhaseKind = Literal["direct", "chain", "stage1", "sampled", "stage2"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """A Qwen2.5-VL small enough for one CPU core: about 1.04 million parameters."""
+    """A Qwen2.5-VL small enough for one CPU core: about 1.05 million parameters."""
 
     vocab_size: int = 384  # 256 bytes, 10 special tokens, 118 merges
     hidden_size: int = 128

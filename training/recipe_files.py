@@ -9,13 +9,14 @@ A file holds values of ``StageRecipe`` by name, and ``base``, the named recipe t
 
 import difflib
 import json
+import math
 import tomllib
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from contracts.errors import BadSettings
-from training.recipes import RECIPES, Stage, StageRecipe
+from training.recipes import LORA_TARGETS, RECIPES, Stage, StageRecipe
 
 # What a file cannot change: the command says the stage, and the name tells recipes apart.
 FIXED_KEYS = ("name", "stage")
@@ -23,16 +24,26 @@ POSITIVE = (
     "latent_size",
     "top_p",
     "learning_rate",
+    "adam_epsilon",
     "epochs",
     "batch_size",
     "accumulation",
     "max_grad_norm",
     "lora_rank",
+    "lora_alpha",
     "max_length",
     "save_every_steps",
     "keep_checkpoints",
 )
-NOT_NEGATIVE = ("weight_decay", "warmup_steps", "target_noise", "alignment_weight", "lora_dropout", "seed")
+NOT_NEGATIVE = (
+    "weight_decay",
+    "warmup_steps",
+    "target_noise",
+    "cross_entropy_weight",
+    "alignment_weight",
+    "seed",
+)
+BELOW_ONE = ("ema_decay", "adam_betas", "lora_dropout")
 
 
 def load_recipe(name_or_file: str, stage: Stage) -> StageRecipe:
@@ -69,8 +80,17 @@ def checked(recipe: StageRecipe, where: str) -> StageRecipe:
     for key in NOT_NEGATIVE:
         if not getattr(recipe, key) >= 0:
             raise BadSettings(f"{where}: {key} must not be negative, found {getattr(recipe, key)}")
-    if not 0 <= recipe.ema_decay < 1:
-        raise BadSettings(f"{where}: ema_decay must be at least 0 and below 1, found {recipe.ema_decay}")
+    for key in BELOW_ONE:
+        value = getattr(recipe, key)
+        if not all(0 <= one < 1 for one in (value if isinstance(value, tuple) else (value,))):
+            raise BadSettings(f"{where}: {key} must be at least 0 and below 1, found {_shown(value)}")
+    for key, value in asdict(recipe).items():
+        if value == math.inf:
+            raise BadSettings(f"{where}: {key} must be a number, found inf")
+    unknown = [name for name in recipe.lora_targets if name not in LORA_TARGETS]
+    if unknown or not recipe.lora_targets:
+        found = f"found {unknown[0]!r}{_meant(unknown[0], list(LORA_TARGETS))}" if unknown else "found none"
+        raise BadSettings(f"{where}: lora_targets must be some of {', '.join(LORA_TARGETS)}; {found}")
     if recipe.stage == "stage2" and recipe.attention == "flash_attention_2" and recipe.batch_size > 1:
         raise BadSettings(
             f"{where}: stage 2 with flash_attention_2 needs batch_size 1, since it takes no mask; use sdpa"
@@ -98,11 +118,17 @@ def _value(path: Path, key: str, value: object) -> object:
         raise BadSettings(f"{path}: unknown key {key!r}{_meant(key, known)}")
     if isinstance(value, list):
         value = tuple(value)
-    if type(value) is int and hints[key] is float:
-        value = float(value)
+    value = _as_floats(value, hints[key])
     if not _fits(value, hints[key]):
-        raise BadSettings(f"{path}: {key} must be {_told(hints[key])}, found {value!r}")
+        raise BadSettings(f"{path}: {key} must be {_told(hints[key])}, found {_shown(value)!r}")
     return value
+
+
+def _as_floats(value: object, hint: Any) -> object:
+    """A whole number where the recipe has one with a fraction, also within a list."""
+    if isinstance(value, tuple) and get_origin(hint) is tuple:
+        return tuple(_as_floats(item, get_args(hint)[0]) for item in value)
+    return float(value) if type(value) is int and hint is float else value
 
 
 def _fits(value: object, hint: Any) -> bool:
@@ -122,6 +148,11 @@ def _told(hint: Any) -> str:
     if get_origin(hint) is tuple:
         return f"a list, each {_told(get_args(hint)[0])}"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
+
+
+def _shown(value: object) -> object:
+    """As a file has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _meant(name: str, known: list[str]) -> str:

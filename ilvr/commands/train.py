@@ -1,6 +1,7 @@
 """``ilvr train``: the grid models that train on a CPU, and below it the two stages on any model and data."""
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,8 +72,10 @@ def run(args: argparse.Namespace) -> int:
     missing = [f"--{name}" for name in ("config", "out") if getattr(args, name) is None]
     if missing:
         raise InvalidRequest(f"{' and '.join(missing)} must be given; 'ilvr train --help' has examples")
-    if args.minutes_scale <= 0:
-        raise InvalidRequest("--minutes-scale must be greater than 0", param="minutes_scale")
+    if not 0 < args.minutes_scale < math.inf:  # no number at all compares as false
+        raise InvalidRequest(
+            f"--minutes-scale must be a number greater than 0, not {args.minutes_scale:g}", param="minutes_scale"
+        )
     try:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
         metavar="FILE",
         help="samples, one JSON object a line; 'ilvr data check FILE' looks at them",
     )
-    add("--image-root", type=Path, metavar="DIR", help="where relative picture paths start (default: FILE's folder)")
+    add("--images", type=Path, metavar="DIR", help="where relative picture paths start (default: FILE's folder)")
     add("--out", type=Path, metavar="DIR", help="folder of the run, made if missing")
     add("--resume", action="store_true", help="go on from the last checkpoint in --out, if there is one")
     add("--cache", type=Path, metavar="DIR", help="folder for a frozen teacher's targets, which runs may share")
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         model=args.model,
         data=args.data,
         out=args.out,
-        image_root=args.image_root,
+        image_root=args.images,
         cache=args.cache,
         resume=args.resume,
         stop_after=args.stop_after,

@@ -7,7 +7,7 @@ import pytest
 
 from ilvr.commands.train_stages import DESCRIPTION, main
 from model_runner.checkpoint import read_checkpoint
-from tests.training.base_folder import Workplace, workplace
+from tests.training.base_folder import GOLDEN, Workplace, workplace
 
 ROOT = Path(__file__).parents[2]
 
@@ -40,6 +40,17 @@ def test_a_run_ends_with_how_to_serve_it(made: Workplace, capsys: pytest.Capture
     assert "go on with --resume" in capsys.readouterr().err
     assert main(arguments(made, "out", "--resume")) == 0
     assert f"going on from {last}, step 2 of 2" in capsys.readouterr().err.replace("\n", " ").replace("  ", " ")
+
+
+def test_pictures_may_lie_apart_from_the_data(made: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under the same name as in ``ilvr data check`` and ``ilvr evaluate``."""
+    images = GOLDEN / "images"
+    data = made.folder / "relative.jsonl"
+    data.write_text(made.data.read_text().replace(f"{images}/", ""))
+    given = arguments(made, "apart", "--data", str(data), "--stop-after", "1")
+    assert main(given) == 1
+    assert "relative.jsonl:1: image_input[0] names a picture that is not there" in capsys.readouterr().err
+    assert main([*given, "--images", str(images)]) == 0
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from contracts.errors import BadSettings
 from training.recipe_files import load_recipe
 from training.recipes import RECIPES, Stage, StageRecipe
 
-# The settings of the released stage-1 script (XD111ds/ILVR, January 2026).
+# The settings of released stage 1 (XD111ds/ILVR, January 2026): main.py, run_training.sh, else defaults of get_args.
 RELEASED = {
     "latent_size": 8,
     "teacher": "frozen",
@@ -93,9 +93,22 @@ def test_a_file_changes_a_named_recipe(tmp_path: Path, suffix: str, text: str) -
         ("learning_rate = nan", "learning_rate must be greater than 0"),
         ("warmup_steps = -1", "warmup_steps must not be negative"),
         ("ema_decay = 1.0", "ema_decay must be at least 0 and below 1"),
+        ("ema_decay = -0.1", "ema_decay must be at least 0 and below 1"),
+        ("lora_dropout = 1.0", "lora_dropout must be at least 0 and below 1"),
+        ("lora_dropout = -0.1", "lora_dropout must be at least 0 and below 1"),
+        ("adam_betas = [0.9, 1]", r"adam_betas must be at least 0 and below 1, found \[0.9, 1.0\]"),
+        ("adam_betas = [-0.5, 0.9]", "adam_betas must be at least 0 and below 1"),
+        ("adam_betas = [nan, 0.9]", "adam_betas must be at least 0 and below 1"),
+        ("adam_epsilon = 0", "adam_epsilon must be greater than 0"),
+        ("cross_entropy_weight = -1", "cross_entropy_weight must not be negative"),
+        ("alignment_weight = -0.5", "alignment_weight must not be negative"),
+        ("learning_rate = inf", "learning_rate must be a number, found inf"),
+        ("lora_alpha = 0", "lora_alpha must be greater than 0"),
+        ("lora_targets = []", "lora_targets must be some of q_proj, .*; found none"),
+        ('lora_targets = ["q_proj", "q_pro"]', r"found 'q_pro'; did you mean q_proj\?"),
         ('teacher = "none"', "teacher must be 'ema' or 'frozen', found 'none'"),
         ("lora_targets = [1]", "lora_targets must be a list, each text"),
-        ("adam_betas = [0.9]", "adam_betas must be a list, each a number"),
+        ("adam_betas = [0.9]", r"adam_betas must be a list, each a number, found \[0.9\]"),
         ("lora = ", "not TOML that can be read"),
     ],
 )
@@ -106,6 +119,14 @@ def test_a_wrong_file_is_told_in_one_line(tmp_path: Path, line: str, told: str) 
         load_recipe(str(file), "stage1")
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_whole_numbers_may_stand_for_others_in_a_list_too(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "tiny_paper"\nadam_betas = [0, 0.5]\nweight_decay = 0\n')
+    recipe = load_recipe(str(file), "stage1")
+    assert (recipe.adam_betas, recipe.weight_decay) == ((0.0, 0.5), 0.0)
+    assert {type(one) for one in (*recipe.adam_betas, recipe.weight_decay)} == {float}
 
 
 def test_a_file_needs_a_base(tmp_path: Path) -> None:
