@@ -83,7 +83,12 @@ def loaded(data: MicroBatches, num_workers: int) -> Iterator[Prepared]:
         InvalidRequest: a sample cannot be encoded; told when its turn has come.
         BadSettings: its targets cannot be read from the cache.
     """
-    for found in DataLoader(data, batch_size=None, num_workers=num_workers):
+    # Workers begin here and now, not at the first batch: by then the log has threads, which are not to be forked.
+    return _raising(iter(DataLoader(data, batch_size=None, num_workers=num_workers)))
+
+
+def _raising(batches: Iterator[Prepared | IlvrError]) -> Iterator[Prepared]:
+    for found in batches:
         if isinstance(found, IlvrError):
             raise found
         yield found

@@ -222,10 +222,11 @@ class Trainer:
 
     def _check_finite(self, values: Mapping[str, float]) -> None:
         """Raises ``BadSettings`` before anything of a step that has diverged is saved."""
-        latest = self._folders.latest()
-        begin = "" if latest is None else f", --model {latest}"  # resumed, it would keep its rate and diverge again
         for name, value in values.items():
             if not math.isfinite(value):
+                latest = self._folders.latest()
+                # Not --resume, which keeps the rate that diverged.
+                begin = "" if latest is None else f", --model {latest}"
                 raise BadSettings(
                     f"the {name} of step {self._step} is {value}: training has diverged; start another run with a "
                     f"smaller learning_rate{begin} and another --out"
