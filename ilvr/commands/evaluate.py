@@ -182,7 +182,8 @@ async def _evaluate(
         await answerers.aclose()
     failed = [entry for entry in entries.values() if entry.answered is None and entry.index in asked]
     if len(failed) == len(asked) * len(ablations):
-        raise InvalidRequest(f"not one sample could be asked: {failed[0].error}")
+        first = min(failed, key=lambda entry: entry.index)  # of the file, not the first to come back
+        raise InvalidRequest(f"not one sample could be asked: {first.error}")
     results = results_of(asked, entries, ablations, args.match)
     report = Report(run=facts, match=args.match, context=context(), results=results)
     write_report(args.out, report)
