@@ -6,12 +6,12 @@ Shape letters: B puzzles, H hidden size, V vocabulary.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
+from training.answer_log import Ablation
 from training.forward import embeddings
 from training.grids.batches import GridBatches, mrope_positions
 from training.grids.tasks import GridTask, Puzzle
@@ -22,10 +22,6 @@ MAX_NEW_TOKENS = 80
 WATCH_SEED = 1
 # Puzzles decoded at once: enough to fill one core, small enough for its cache.
 CHUNK = 125
-
-# What is fed back in a block: `on` the model's own states, `zero` zeros, `noise` Gaussian vectors of the same norm,
-# `swap` what another puzzle fed back in a run of its own. `off`: START is never chosen, so there is no block.
-Latents = Literal["on", "off", "zero", "noise", "swap"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +39,7 @@ def scores_by_size(
     latent_size: int,
     per_size: int,
     *,
-    latents: Latents = "on",
+    latents: Ablation = "on",
     seed: int = 0,
 ) -> Mapping[int, Score]:
     """Scores on unseen puzzles of each size, under the standard question."""
@@ -69,7 +65,7 @@ def score(
     task: GridTask,
     puzzles: Sequence[Puzzle],
     latent_size: int,
-    latents: Latents = "on",
+    latents: Ablation = "on",
 ) -> Score:
     """Score on puzzles of one size."""
     ids = batches.ids
@@ -103,10 +99,13 @@ def generate(
     puzzles: Sequence[Puzzle],
     latent_size: int,
     *,
-    latents: Latents = "on",
+    latents: Ablation = "on",
     donors: Sequence[Tensor] | None = None,
 ) -> Generated:
     """Answers to the standard question. All puzzles of one size; `fixed` blocks.
+
+    latents: what is fed back; `noise` are Gaussian vectors of the norm of the own states, `swap` is what another puzzle
+    fed back in a run of its own, and with `off` START is never chosen, so that there is no block.
 
     START opens a block of exactly ``latent_size`` pads and END; pad and END are impossible outside a block. ``swap``
     feeds each puzzle the ``donors`` latents of the next one, and needs two puzzles at least.
@@ -166,7 +165,7 @@ def generate(
     return Generated(token_ids, [torch.stack(row[:latent_size]) if row else torch.zeros(0, width) for row in fed])
 
 
-def _fed_back(state_BH: Tensor, latents: Latents, noise: torch.Generator) -> Tensor:
+def _fed_back(state_BH: Tensor, latents: Ablation, noise: torch.Generator) -> Tensor:
     if latents == "zero":
         return torch.zeros_like(state_BH)
     if latents == "noise":

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from training.grids.free_running import Latents
+from training.answer_log import Ablation
 from training.paper.cells import cells
 from training.paper.run import RESULTS
 
@@ -58,7 +58,7 @@ def task_tables(task: str, found: Mapping[str, Result]) -> str:
     for title, results in groups:
         if not any(result["scores"]["on"]["full_block"] for result in results):
             continue
-        for latents in get_args(Latents):
+        for latents in get_args(Ablation):
             by_seed = [result["scores"][latents] for result in results]
             row = [mean_and_spread([score[key] for score in by_seed]) for key in ("full_block", *SIZES)]
             lines.append(_row(title, latents, *row))

@@ -17,7 +17,8 @@ from typing import Any, get_args
 
 import torch
 
-from training.grids.free_running import Latents, scores_by_size
+from training.answer_log import Ablation
+from training.grids.free_running import scores_by_size
 from training.grids.state import GridRun
 from training.grids.train import Progress, train
 from training.paper.cells import Cell, cells
@@ -73,13 +74,13 @@ def evaluate(run: GridRun, per_size: int) -> dict[str, Any]:
     """Success in percent by ablation and size, and the least share of answers with a whole block."""
     (task,) = run.batches.tasks.values()
     found: dict[str, Any] = {}
-    for latents in get_args(Latents):
+    for latents in get_args(Ablation):
         scores = scores_by_size(run.model, run.batches, task, run.recipe.latent_size, per_size, latents=latents)
         found[latents] = {str(size): round(100 * score.success, 2) for size, score in scores.items()}
         found[latents]["full_block"] = round(100 * min(score.full_block for score in scores.values()), 2)
         if latents == "on" and found["on"]["full_block"] == 0 and not any(s.full_block for s in scores.values()):
             # No answer opens a block, so there is nothing to replace: the ablations are the same answers.
-            return {each: found["on"] for each in get_args(Latents)}
+            return {each: found["on"] for each in get_args(Ablation)}
     return found
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tests.training.conftest import TASKS, Setup
+from training.answer_log import Ablation
 from training.grids import free_running
-from training.grids.free_running import MAX_NEW_TOKENS, Latents, generate
+from training.grids.free_running import MAX_NEW_TOKENS, generate
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def opening_a_block(setup: Setup) -> Iterator[None]:
         yield
 
 
-def run(setup: Setup, latents: Latents = "on") -> list[list[int]]:
+def run(setup: Setup, latents: Ablation = "on") -> list[list[int]]:
     return generate(
         setup.model, setup.batches, TASKS["maze"], setup.puzzles(3, 2), setup.recipe.latent_size, latents=latents
     ).token_ids
@@ -73,7 +74,7 @@ def test_generation_ends_when_all_have_ended(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("latents", ["on", "zero", "noise"])
-def test_what_is_fed_back(latents: Latents) -> None:
+def test_what_is_fed_back(latents: Ablation) -> None:
     state = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
     fed = free_running._fed_back(state, latents, torch.Generator().manual_seed(0))
     if latents == "on":
