@@ -13,7 +13,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from training.batch import IGNORED_LABEL, Block, Encoded, PixelImages
 from training.configs import ModelShape
-from training.encoding import mrope_positions
+from training.positions import mrope_positions
 from training.teacher import SelectionSettings
 from training.tiny_model import MERGE_SIZE, PATCH_PX, TEMPORAL_PATCH_SIZE, model_config
 from training.tiny_tokenizer import SpecialIds
@@ -139,7 +139,7 @@ def random_sample(setting: Setting) -> Encoded:
     return Encoded(
         input_ids=torch.tensor(ids),
         labels=labels,
-        positions_3T=mrope_positions(ids, IDS.image_pad, images),
+        positions_3T=mrope_positions(ids, IDS.image_pad, images.token_grids),
         prompt_length=prompt_length,
         blocks=tuple(blocks),
         images=images,

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Qwen2_5_VLForConditionalGeneration
 
+from training.positions import Grid
+
 IGNORED_LABEL = -100
 
 
@@ -41,6 +43,14 @@ class PixelImages:
     def num_tokens(self) -> Sequence[int]:
         counts: list[int] = (self.grids.prod(-1) // self.merge_size**2).tolist()
         return counts
+
+    @property
+    def token_grids(self) -> list[Grid]:
+        """Of each image."""
+        return [
+            (frames, rows // self.merge_size, columns // self.merge_size)
+            for frames, rows, columns in self.grids.tolist()
+        ]
 
     def features(self, model: Qwen2_5_VLForConditionalGeneration) -> Tensor:
         tower = model.model.visual

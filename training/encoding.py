@@ -5,7 +5,6 @@ tokens of the sample's own text taken as such, each helper image as a block of K
 ``<|im_start|>assistant`` but the pads.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,13 +13,13 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from contracts.chat_template import read_chat_template
 from contracts.errors import BadCheckpoint, InvalidRequest
 from training.batch import IGNORED_LABEL, Block, Encoded, PixelImages
+from training.positions import mrope_positions
 from training.sample_pictures import load_pictures
 from training.samples import IMAGE_PLACEHOLDER, LatentStep, Sample, question_parts
 
@@ -84,7 +83,7 @@ class Encoder:
         return Encoded(
             input_ids=torch.tensor(ids),
             labels=labels,
-            positions_3T=mrope_positions(ids, self.image_token_id, images),
+            positions_3T=mrope_positions(ids, self.image_token_id, images.token_grids if images else ()),
             prompt_length=prompt_length,
             blocks=blocks,
             images=images,
@@ -155,29 +154,6 @@ def load_encoder(folder: Path, latent_size: int) -> Encoder:
 def _cannot_load(file: Path, error: Exception) -> str:
     what = f"cannot be loaded ({' '.join(str(error).split())})" if file.exists() else "is missing"
     return f"{file.parent}: {file.name} {what}; copy it from the base model's folder"
-
-
-def mrope_positions(ids: list[int], image_token_id: int, images: PixelImages | None) -> Tensor:
-    """M-RoPE positions [3, T] (Qwen2-VL, arXiv 2409.12191, section 2.1): text advances all axes by one; an image
-    starts at the next position, counts time, rows and columns, and the text after it goes on from the largest."""
-    grids = iter(images.grids.tolist() if images else ())
-    merge_size = images.merge_size if images else 1
-    parts, position, index = [], 0, 0
-    is_image = "".join("i" if token_id == image_token_id else "t" for token_id in ids)
-    while index < len(ids):
-        if is_image[index] == "t":
-            found = re.match("t+", is_image[index:])
-            length = found.end() if found else 0
-            parts.append((torch.arange(length) + position).expand(3, -1))
-            position += length
-        else:
-            frames, rows, columns = next(grids)
-            rows, columns = rows // merge_size, columns // merge_size
-            length = frames * rows * columns
-            parts.append(position + torch.cartesian_prod(*map(torch.arange, (frames, rows, columns))).T)
-            position += max(rows, columns)
-        index += length
-    return torch.cat(parts, dim=1)
 
 
 def _blocks(ids: list[int], pad_id: int, start_id: int, end_id: int) -> tuple[Block, ...]:

@@ -13,7 +13,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLRMSNorm
 
 from training.batch import IGNORED_LABEL, Batch, Block, Encoded, PixelImages, collate
 from training.configs import ModelShape
-from training.encoding import mrope_positions
+from training.positions import mrope_positions
 from training.teacher import SelectionSettings
 from training.tiny_model import MERGE_SIZE, build_model
 from training.tiny_tokenizer import SpecialIds
@@ -123,7 +123,7 @@ def sample(
     return Encoded(
         input_ids=torch.tensor(ids),
         labels=labels,
-        positions_3T=mrope_positions(ids, IDS.image_pad, pictures),
+        positions_3T=mrope_positions(ids, IDS.image_pad, pictures.token_grids if pictures else ()),
         prompt_length=prompt_length,
         blocks=tuple(blocks),
         images=pictures,

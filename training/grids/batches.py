@@ -17,6 +17,7 @@ from training.batch import IGNORED_LABEL, Batch, Block
 from training.grids.tasks import GridTask, Puzzle
 from training.grids.tiles import TileTable
 from training.maze_text import answer_box
+from training.positions import mrope_positions
 from training.tiny_tokenizer import SpecialIds, special_ids
 
 T = TypeVar("T")
@@ -73,7 +74,8 @@ class GridBatches:
             labels_BT[:, after_thought] = IGNORED_LABEL
         blocks = (Block(after_thought + 1, self._latent_size),) if form == "block" else ()
         table = self._tables[task.name]
-        positions_3T = mrope_positions(prompt, self.ids.image_pad, ids_BT.shape[1])
+        side = len(puzzles[0].rows)
+        positions_3T = mrope_positions(ids_BT[0].tolist(), self.ids.image_pad, [(1, side, side)])
         batch = Batch(
             ids_BT=ids_BT,
             labels_BT=labels_BT,
@@ -118,14 +120,3 @@ class GridBatches:
 
     def _choose(self, weights: Mapping[T, float]) -> T:
         return self.rng.choices(list(weights), list(weights.values()))[0]
-
-
-def mrope_positions(prompt_ids: list[int], image_token_id: int, num_tokens: int) -> Tensor:
-    """M-RoPE positions [3, num_tokens] of a prompt with one square picture and of the tokens after it."""
-    num_image = prompt_ids.count(image_token_id)
-    side = round(num_image**0.5)
-    first = prompt_ids.index(image_token_id)
-    image = first + torch.cartesian_prod(torch.zeros(1).long(), torch.arange(side), torch.arange(side)).T
-    before = torch.arange(first).expand(3, -1)
-    after = (first + side + torch.arange(num_tokens - first - num_image)).expand(3, -1)
-    return torch.cat([before, image, after], dim=1)

@@ -13,8 +13,9 @@ from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
 
 from training.answer_log import Ablation
 from training.forward import embeddings
-from training.grids.batches import GridBatches, mrope_positions
+from training.grids.batches import GridBatches
 from training.grids.tasks import GridTask, Puzzle
+from training.positions import mrope_positions
 
 # A thought, a chain of 15 cells or a block, and the longest answer fit; what is longer is wrong anyway.
 MAX_NEW_TOKENS = 80
@@ -120,7 +121,9 @@ def generate(
     prompt = batches.collate(task, puzzles, task.question, "prompt").batch
     inputs, _ = embeddings(model, prompt)
     num_prompt = prompt.ids_BT.shape[1]
-    positions = mrope_positions(prompt.ids_BT[0].tolist(), ids.image_pad, num_prompt + MAX_NEW_TOKENS)
+    side = len(puzzles[0].rows)
+    text_to_come = [ids.im_end] * MAX_NEW_TOKENS
+    positions = mrope_positions([*prompt.ids_BT[0].tolist(), *text_to_come], ids.image_pad, [(1, side, side)])
     noise = torch.Generator().manual_seed(0)
     cache = DynamicCache()
     # 0 outside a block, 1 after START, 1 + n after n pads: the `phase` of serving.

@@ -137,13 +137,13 @@ def learning_rate_factor(recipe: GridRecipe, step: int) -> float:
 def make_optimizers(
     model: torch.nn.Module, classifiers: torch.nn.Module, recipe: GridRecipe
 ) -> list[torch.optim.Optimizer]:
-    """AdamW; matrices decay, norms and biases do not. With ``muon_rate`` Muon takes the model's matrices but the
-    embedding, which is also the head. Each group remembers its full rate as ``full_lr``."""
+    """Muon for the model's matrices but the embedding, which is also the head; AdamW for the rest, where what has two
+    axes decays. Each group remembers its full rate as ``full_lr``."""
     named = dict(model.named_parameters())
     muon = [
         parameter
         for name, parameter in named.items()
-        if recipe.muon_rate is not None and parameter.ndim == 2 and not name.endswith("embed_tokens.weight")
+        if parameter.ndim == 2 and not name.endswith("embed_tokens.weight")
     ]
     taken = {id(parameter) for parameter in muon}
     rest = [parameter for parameter in (*named.values(), *classifiers.parameters()) if id(parameter) not in taken]
@@ -152,10 +152,9 @@ def make_optimizers(
         {"params": [parameter for parameter in rest if parameter.ndim < 2], "weight_decay": 0.0},
     ]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.adam_betas, fused=True)
+        torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=recipe.adam_betas, fused=True),
+        torch.optim.Muon(muon, lr=recipe.muon_rate, weight_decay=recipe.weight_decay),
     ]
-    if recipe.muon_rate is not None:
-        optimizers.append(torch.optim.Muon(muon, lr=recipe.muon_rate, weight_decay=recipe.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["full_lr"] = group["lr"]

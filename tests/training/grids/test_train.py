@@ -25,16 +25,18 @@ def test_a_few_steps_on_one_batch_lower_its_loss(setup: Setup, kind: str, select
     run.recipe, run.model = recipe, copy.deepcopy(setup.model)
     run.classifiers = copy.deepcopy(setup.run.classifiers)
     run.teacher = run.make_teacher()
-    (optimizer,) = make_optimizers(run.model, run.classifiers, recipe)
+    optimizers = make_optimizers(run.model, run.classifiers, recipe)
     grid = setup.batch(3, 4, FORMS[kind])
     phase = Phase(kind=kind, steps=1, alignment=float(kind in ALIGNED))
     values = []
     for _ in range(4):
         torch.manual_seed(0)
         loss = batch_loss(run, grid, phase, target_share=0.5)
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
+        for optimizer in optimizers:
+            optimizer.step()
         values.append(loss.item())
     assert values[-1] < 0.85 * values[0]
 
@@ -124,7 +126,7 @@ def test_a_frozen_teacher_stays_and_a_moving_one_follows() -> None:
 
 
 def test_muon_takes_the_matrices_but_the_embedding_and_each_parameter_has_one_optimizer(setup: Setup) -> None:
-    adamw, muon = make_optimizers(setup.model, setup.run.classifiers, replace(setup.recipe, muon_rate=0.02))
+    adamw, muon = make_optimizers(setup.model, setup.run.classifiers, setup.recipe)
     of = [[id(p) for group in each.param_groups for p in group["params"]] for each in (adamw, muon)]
     assert sorted(of[0] + of[1]) == sorted(map(id, setup.run.parameters))
     named = dict(setup.model.named_parameters())
