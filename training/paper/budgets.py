@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from training.configs import GridRecipe
+from training.configs import GridRecipe, PhaseKind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Steps that cells share, and that each then takes by itself.
 
-    aligned_steps: of stage 1 in methods that go on after it. sampled_steps: of sampled latents while the share of
-    targets falls. late_steps: of stage 2 at the end of ``ordered2``. base: all but the phases.
+    base: all but the phases. aligned_steps: of stage 1 in methods that go on after it. sampled_steps: of sampled
+    latents while the share of targets falls. last: kind of phase for the rest, and the weight of L_sim in it.
     """
 
     base: GridRecipe
@@ -19,8 +19,9 @@ class Budget:
     branch_steps: int
     aligned_steps: int
     sampled_steps: int
-    late_steps: int
     alignment: float = 5.0
+    last: PhaseKind
+    last_alignment: float
 
 
 def _base(task: str, first_steps: int, decay_steps: int) -> GridRecipe:
@@ -42,12 +43,14 @@ def _base(task: str, first_steps: int, decay_steps: int) -> GridRecipe:
 
 BUDGETS: Mapping[str, Budget] = {
     "maze": Budget(
-        base=_base("maze", first_steps=250, decay_steps=600),
-        trunk_steps=600,
-        branch_steps=600,
-        aligned_steps=100,
-        sampled_steps=250,
-        late_steps=100,
+        # A third of the steps of ``maze_tiny``, in its proportions.
+        base=_base("maze", first_steps=150, decay_steps=800),
+        trunk_steps=450,
+        branch_steps=550,
+        aligned_steps=80,
+        sampled_steps=170,
+        last="stage2",
+        last_alignment=1.0,
     ),
     "trail": Budget(
         base=_base("trail", first_steps=80, decay_steps=300),
@@ -55,6 +58,7 @@ BUDGETS: Mapping[str, Budget] = {
         branch_steps=500,
         aligned_steps=130,
         sampled_steps=220,
-        late_steps=100,
+        last="sampled",
+        last_alignment=5.0,
     ),
 }

@@ -50,16 +50,15 @@ def _cell(task: str, method: str, seed: int, recipe: GridRecipe) -> Cell:
 def _methods(budget: Budget) -> dict[str, GridRecipe]:
     """``stage1`` and ``stage12`` are the paper's: its selection, and a teacher that follows by EMA.
 
-    ``ordered``: targets in path order, then sampled latents to the end. ``ordered2``: the same with stage 2 as its end,
-    the alignment kept. ``control``: the schedule, weight, scale and frozen teacher of ``ordered``, but the published
-    selection, so that what the order of the targets does can be told from what the rest does.
+    ``ordered``: targets in path order, then sampled latents, then what the budget says, the alignment kept to the end.
+    ``control``: the schedule, weights, scale and frozen teacher of ``ordered``, but the published selection, so that
+    what the order of the targets does can be told from what the rest does.
     """
     rest, aligned, falling = budget.branch_steps, budget.aligned_steps, budget.sampled_steps
-    late = budget.late_steps
     stage1 = Phase(kind="stage1", steps=aligned, alignment=1.0)
     strong = replace(stage1, alignment=budget.alignment)
     sampled = Phase(kind="sampled", steps=falling, alignment=budget.alignment, target_shares=(0.7, 0.0))
-    own = Phase(kind="sampled", steps=rest - aligned - falling, alignment=budget.alignment)
+    last = Phase(kind=budget.last, steps=rest - aligned - falling, alignment=budget.last_alignment)
     departing = replace(budget.base, selection="ordered", are_targets_scaled=True)
     published = replace(budget.base, ema_decay=0.999)
 
@@ -68,16 +67,9 @@ def _methods(budget: Budget) -> dict[str, GridRecipe]:
 
     return {
         "direct": after_trunk(budget.base, Phase(kind="direct", steps=rest)),
-        "ordered": after_trunk(departing, strong, sampled, own),
+        "ordered": after_trunk(departing, strong, sampled, last),
         "stage12": after_trunk(published, stage1, Phase(kind="stage2", steps=rest - aligned)),
-        "control": after_trunk(replace(departing, selection="published"), strong, sampled, own),
+        "control": after_trunk(replace(departing, selection="published"), strong, sampled, last),
         "chain": after_trunk(budget.base, Phase(kind="chain", steps=rest)),
         "stage1": after_trunk(published, replace(stage1, steps=rest)),
-        "ordered2": after_trunk(
-            departing,
-            strong,
-            sampled,
-            replace(own, steps=own.steps - late),
-            Phase(kind="stage2", steps=late, alignment=1.0),
-        ),
     }

@@ -24,9 +24,8 @@ METHODS = {
     "chain": "text chain of thought",
     "stage1": "stage 1, published selection, EMA",
     "stage12": "stage 1 + 2, published selection, EMA",
-    "ordered": "stage 1 + sampled latents, path selection",
-    "ordered2": "the same, aligned stage 2 at the end",
-    "control": "the schedule of path selection, published selection",
+    "ordered": "path selection: stage 1, sampled latents, aligned to the end",
+    "control": "the same schedule, published selection",
     "released": "stage 1 + 2, frozen teacher (as released)",
 }
 

@@ -24,7 +24,6 @@ def test_cells_of_a_trunk_begin_alike() -> None:
         first = cell.recipe.phases[0]
         assert (first.kind, first.steps) == ("direct", cell.fork_step)
         assert cell.recipe.direct_share == 0
-        assert cell.recipe.decay_steps <= cell.recipe.num_steps - cell.fork_step
 
 
 def test_every_method_has_three_seeds_and_every_k_one() -> None:
