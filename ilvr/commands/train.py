@@ -20,8 +20,9 @@ stage2: ILVR's recipe on your model and data, see 'ilvr train stage1 --help'.
 
 maze_tiny makes a model like the one that `ilvr serve` serves by default: a Qwen2.5-VL of one million parameters that
 finds safe paths through mazes. It first learns to answer directly, then to think in latents that are aligned with
-helper images (stage 1), then in latents of its own (stage 2). It takes one CPU core and a little memory;
-the same recipe and seed take the same steps anywhere. A run that was stopped goes on where it was.
+helper images (stage 1), then more and more in latents of its own, at last end to end through them (stage 2). It takes
+one CPU core for less than half an hour; the same recipe and seed take the same steps anywhere. A run that was stopped
+goes on where it was.
 
 examples:
   ilvr train --config maze_tiny --out my-maze                        the whole recipe
