@@ -5,7 +5,6 @@ beside ``rope_theta``, tensors named ``visual.*`` and ``model.*``. Current trans
 """
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,10 @@ from contracts.manifest import FORMAT, MANIFEST_FILE
 from training.configs import GridRecipe
 from training.grids.state import GridRun
 from training.grids.tiles import MAX_PIXELS, MIN_PIXELS, image_processor
+from training.published_layout import published_name
 from training.tiny_model import INITIALIZER_RANGE, MERGE_SIZE, PATCH_PX, TEMPORAL_PATCH_SIZE
 from training.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SpecialIds
+from training.weight_files import write_json
 
 WEIGHTS_FILE = "model.safetensors"
 # The layout's own version: what transformers wrote it.
@@ -57,7 +58,7 @@ def export(run: GridRun, folder: Path, created_by: Mapping[str, Any]) -> None:
         MANIFEST_FILE: manifest,
     }
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(folder / name, content)
 
 
 def published_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -66,8 +67,7 @@ def published_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     for name, tensor in model.state_dict().items():
         if name == "lm_head.weight":
             continue
-        renamed = name.removeprefix("model.").replace("language_model.", "model.", 1)
-        published[renamed] = tensor.detach().float().contiguous()
+        published[published_name(name)] = tensor.detach().float().contiguous()
     return published
 
 

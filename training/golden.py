@@ -27,6 +27,7 @@ from training.comparison import Comparison
 from training.encoding import Encoder, load_encoder
 from training.forward import embeddings, hidden_states, self_fed_hidden_states
 from training.objective import Losses, Objective, Stage, Weights
+from training.published_layout import published_name
 from training.samples import Sample, read_samples
 from training.selection import NUM_GROUPS
 from training.teacher import SelectionSettings, Targets, targets, targets_from_states
@@ -224,11 +225,10 @@ def _run(
         found.number(f"{name} L_sim", losses.similarity.item(), recorded["sim_loss"], where)
         found.number(f"{name} total", losses.total.item(), recorded["total"], where)
     losses.total.sum().backward()  # type: ignore[no-untyped-call]
+    named = recording.model.named_parameters(remove_duplicate=False)  # a tied head has a name of its own
+    parameters = {published_name(name): parameter for name, parameter in named}
     for published, gradient in recorded.get("grads", {}).items():
-        current = (
-            published.replace("model.", "model.language_model.", 1) if published.startswith("model.") else published
-        )
-        got = recording.model.get_parameter(current).grad
+        got = parameters[published].grad
         norm = float("nan") if got is None else float(got.norm())
         found.number(f"{name} gradient norms", norm, gradient["l2"], f"{where} {published}")
     return losses

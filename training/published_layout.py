@@ -12,7 +12,6 @@ import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from contracts.errors import BadCheckpoint
-from training.stage_checkpoint import published_name
 
 FOLDER = Path(__file__).parent / "published"
 # Tokens of the published tokenizer, and with ILVR's three; the base has 152,064 rows.
@@ -21,6 +20,12 @@ VOCABULARY = ("lm_head.weight", "model.embed_tokens.weight")
 SHOWN = 3
 
 Shapes = dict[str, tuple[int, ...]]
+
+
+def published_name(name: str) -> str:
+    """Of a parameter of the stock class: the published names ``visual.*``, ``model.*`` and ``lm_head.weight`` are older
+    than the transformers that trains here."""
+    return name.removeprefix("model.").replace("language_model.", "model.", 1)
 
 
 def published_config() -> dict[str, Any]:

@@ -5,9 +5,8 @@ which current transformers and vLLM still read. ``config.json`` is the base mode
 """
 
 import hashlib
-import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,11 @@ from training.base_model import BaseModel
 from training.convert.side_files import find_side_files
 from training.convert.tokens import find_tokens
 from training.lora import merged, save_adapter
+from training.published_layout import published_name
 from training.recipes import StageRecipe
+from training.weight_files import MAX_SHARD_BYTES, shards, weight_file, write_index, write_json
 
 HEAD = "lm_head.weight"
-MAX_SHARD_BYTES = 4 << 30  # as ``ilvr convert`` cuts them
-
-
-def published_name(name: str) -> str:
-    """Of a parameter of the stock class, in the published layout."""
-    return name.removeprefix("model.").replace("language_model.", "model.", 1)
 
 
 def write_checkpoint(
@@ -52,39 +47,23 @@ def write_checkpoint(
     if recipe.lora:
         save_adapter(trained, recipe, base.folder.resolve().name, folder / "adapter")
     _write_small_files(folder, base)
-    _write_json(folder / "config.json", _with_dtype(base.config, recipe.saved_dtype))
+    write_json(folder / "config.json", _with_dtype(base.config, recipe.saved_dtype))
     latents = {field: base.config[field] for field in LATENT_FIELDS}
     manifest = {"format": FORMAT, **latents, "latent_exit": recipe.latent_exit, "sha256": hashes}
-    _write_json(folder / MANIFEST_FILE, {**manifest, "created_by": dict(created_by)})
+    write_json(folder / MANIFEST_FILE, {**manifest, "created_by": dict(created_by)})
 
 
 def _write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> dict[str, str]:
-    """One file, or shards with their index; SHA-256 by file."""
-    shards = list(_shards(tensors))
+    """One file, or several with their index; SHA-256 by file."""
+    names = shards(tensors, lambda name: tensors[name].nbytes, MAX_SHARD_BYTES)
     hashes: dict[str, str] = {}
-    places: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        name = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        save_file({key: tensor.contiguous() for key, tensor in shard.items()}, folder / name, metadata={"format": "pt"})
-        with (folder / name).open("rb") as file:
-            hashes[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        places |= dict.fromkeys(shard, name)
-    if len(shards) > 1:
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": places})
+    for number, shard in enumerate(names, start=1):
+        file = folder / weight_file(number, len(names))
+        save_file({name: tensors[name].contiguous() for name in shard}, file, metadata={"format": "pt"})
+        with file.open("rb") as opened:
+            hashes[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
+    write_index(folder, names, sum(tensor.nbytes for tensor in tensors.values()))
     return hashes
-
-
-def _shards(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    shard: dict[str, Tensor] = {}
-    size = 0
-    for name, tensor in tensors.items():
-        if shard and size + tensor.nbytes > MAX_SHARD_BYTES:
-            yield shard
-            shard, size = {}, 0
-        shard[name] = tensor
-        size += tensor.nbytes
-    yield shard
 
 
 def _write_small_files(folder: Path, base: BaseModel) -> None:
@@ -104,7 +83,3 @@ def _with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     """Under the names that the base uses: ``torch_dtype`` before transformers 5, ``dtype`` since, in each section."""
     changed = {key: _with_dtype(value, dtype) if isinstance(value, dict) else value for key, value in config.items()}
     return changed | {key: dtype for key in ("dtype", "torch_dtype") if key in config}
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

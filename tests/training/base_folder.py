@@ -10,9 +10,9 @@ from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import save_file
 
 from training.base_model import open_base
+from training.published_layout import published_name
 from training.recipes import StageRecipe, tiny_released
 from training.run_log import Metrics
-from training.stage_checkpoint import published_name
 from training.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SpecialIds, build_tokenizer, special_ids
 from training.trainer import Run, Silent, train
 

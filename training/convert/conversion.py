@@ -1,9 +1,8 @@
 """The conversion itself, from the first look at the source to the rename of the finished folder."""
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,12 @@ import torch
 from contracts.errors import InvalidRequest
 from contracts.manifest import MANIFEST_FILE
 from training.convert.partial_folder import check_absent, partial_folder
-from training.convert.plan import Options, Output, Plan, make_plan
+from training.convert.plan import Options, Plan, make_plan
 from training.convert.source import Source, check_crc
 from training.convert.stock_model import check_folder
 from training.convert.verify import verify_shard
 from training.convert.writer import write_shard
+from training.weight_files import weight_file, write_index, write_json
 
 READ_BYTES = 8 << 20
 # What a folder needs beside its weights: tokenizer, configs, index.
@@ -72,10 +72,10 @@ def convert(
             for name, text in plan.written.items():
                 (folder / name).write_text(text, encoding="utf-8")
             # From here on the folder could be taken for a checkpoint; its name still says that it is none.
-            _write_json(folder / "config.json", plan.config)
+            write_json(folder / "config.json", plan.config)
             check_folder(folder, plan.config)
             made = {**created_by, "torch": torch.__version__, "source": origin}
-            _write_json(folder / MANIFEST_FILE, {**plan.manifest, "sha256": hashes, "created_by": made})
+            write_json(folder / MANIFEST_FILE, {**plan.manifest, "sha256": hashes, "created_by": made})
             check(folder)
     except OSError as error:
         raise InvalidRequest(f"{error.filename or target}: {error.strerror or error}; nothing was converted") from error
@@ -122,28 +122,10 @@ def _write_weights(plan: Plan, folder: Path, meter: _Meter) -> dict[str, str]:
     """Each file is verified before the next is begun. SHA-256 by file."""
     hashes: dict[str, str] = {}
     for number, outputs in enumerate(plan.shards, start=1):
-        name = _file_name(number, len(plan.shards))
+        name = weight_file(number, len(plan.shards))
         meter.what = f"writing {name}"
         hashes[name] = write_shard(folder / name, outputs, plan.source, meter.add)
         meter.what = f"verifying {name}"
         verify_shard(folder / name, outputs, plan.source, meter.add)
-    if len(plan.shards) > 1:
-        _write_json(folder / "model.safetensors.index.json", _index(plan.shards))
+    write_index(folder, [[output.name for output in shard] for shard in plan.shards], plan.num_weight_bytes)
     return hashes
-
-
-def _file_name(number: int, num_files: int) -> str:
-    return "model.safetensors" if num_files == 1 else f"model-{number:05}-of-{num_files:05}.safetensors"
-
-
-def _index(shards: Sequence[Sequence[Output]]) -> dict[str, Any]:
-    """Which file each tensor is in, as transformers and vLLM read it."""
-    files = {
-        output.name: _file_name(number, len(shards)) for number, shard in enumerate(shards, start=1) for output in shard
-    }
-    total = sum(output.num_bytes for shard in shards for output in shard)
-    return {"metadata": {"total_size": total}, "weight_map": files}
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from training.convert.side_files import find_side_files
 from training.convert.source import Source
 from training.convert.stock_model import check_tensors, is_tied
 from training.convert.tokens import find_tokens
+from training.weight_files import MAX_SHARD_BYTES, shards
 
 DTypeName = Literal["bfloat16", "float32", "keep"]
 WEIGHT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -33,7 +34,7 @@ class Options:
     latent_exit: BlockRule | None = None
     latent_size: int | None = None
     base: Path | None = None
-    max_shard_bytes: int = 4 << 30
+    max_shard_bytes: int = MAX_SHARD_BYTES
 
 
 @dataclass(frozen=True)
@@ -170,13 +171,11 @@ def _without_tied_head(source: Source, outputs: list[Output]) -> list[Output]:
 
 def _shards(outputs: list[Output], max_bytes: int) -> list[list[Output]]:
     """Filled in the order of the source, so that each of its files is opened once."""
-    shards: list[list[Output]] = [[]]
-    for output in outputs:
-        if shards[-1] and sum(one.num_bytes for one in shards[-1]) + output.num_bytes > max_bytes:
-            shards.append([])
-        shards[-1].append(output)
     # Wider types first, so that each tensor lies at a multiple of its width, as readers expect.
-    return [sorted(shard, key=lambda output: -output.dtype.itemsize) for shard in shards]
+    return [
+        sorted(shard, key=lambda output: -output.dtype.itemsize)
+        for shard in shards(outputs, lambda output: output.num_bytes, max_bytes)
+    ]
 
 
 def _changed(config: Mapping[str, Any], num_rows: int, dtype: DTypeName | None) -> dict[str, Any]:
