@@ -20,9 +20,8 @@ from training.grids.tiles import MAX_PIXELS, MIN_PIXELS, image_processor
 from training.published_layout import published_name
 from training.tiny_model import INITIALIZER_RANGE, MERGE_SIZE, PATCH_PX, TEMPORAL_PATCH_SIZE
 from training.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SpecialIds
-from training.weight_files import write_json
+from training.weight_files import SINGLE_FILE, write_json
 
-WEIGHTS_FILE = "model.safetensors"
 # The layout's own version: what transformers wrote it.
 LAYOUT_VERSION = "4.50.0"
 
@@ -32,12 +31,12 @@ def export(run: GridRun, folder: Path, created_by: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ids = run.batches.ids
     weights = save(published_tensors(run.model), metadata={"format": "pt"})
-    (folder / WEIGHTS_FILE).write_bytes(weights)
+    (folder / SINGLE_FILE).write_bytes(weights)
     run.tokenizer.save(str(folder / "tokenizer.json"))
     manifest: dict[str, Any] = {"format": FORMAT, **_latent_fields(run.recipe, ids)}
     manifest |= {
         "latent_exit": run.recipe.latent_exit,
-        "sha256": {WEIGHTS_FILE: hashlib.sha256(weights).hexdigest()},
+        "sha256": {SINGLE_FILE: hashlib.sha256(weights).hexdigest()},
         "created_by": dict(created_by),
     }
     files = {

@@ -1,9 +1,10 @@
 """Named recipes of the grid tasks. Each value stands with its reason or source; a recipe is data: nothing here runs.
 
 ``maze_tiny`` makes the checkpoint that the repository ships. Its schedule answers what was seen on the way to it: the
-tower learns to see from direct answers far sooner than from latents; latents carry nothing that the answer needs unless
-their targets are the path in its order; fed back right after stage 1 they go astray, so own latents replace the targets
-by and by; and stage 2 without alignment forgets them within tens of steps.
+tower learns to see from direct answers far sooner than from latents; latents whose targets are the path in its order
+come to matter to the answer, those of the published selection did not; fed back right after stage 1 they go astray, so
+own latents replace the targets by and by; and stage 2 without alignment forgets them within a hundred steps.
+``training/PAPER.md`` has the measurements, and of what was seen once and not measured says so.
 """
 
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ class GridRecipe:
     first_size_weights: Mapping[int, float]
     # Share of the batches by grid size afterwards: big grids are hard and 3x3 has fewer than 3,000 mazes to learn.
     size_weights: Mapping[int, float]
-    # Share of stage-1 and stage-2 batches answered without a block, so that turning latents off stays a fair ablation.
+    # Share of the batches of phases with latents that are answered without a block, so that the model can do without.
     direct_share: float
     learning_rate: float
     # Rate of Muon (Jordan et al. 2024; torch.optim.Muon) for the matrices, which learns in half the steps of AdamW.

@@ -226,9 +226,10 @@ def _run(
         found.number(f"{name} total", losses.total.item(), recorded["total"], where)
     losses.total.sum().backward()  # type: ignore[no-untyped-call]
     named = recording.model.named_parameters(remove_duplicate=False)  # a tied head has a name of its own
-    parameters = {published_name(name): parameter for name, parameter in named}
+    parameters = {published_name(current): parameter for current, parameter in named}
     for published, gradient in recorded.get("grads", {}).items():
-        got = parameters[published].grad
+        parameter = parameters.get(published)
+        got = None if parameter is None else parameter.grad
         norm = float("nan") if got is None else float(got.norm())
         found.number(f"{name} gradient norms", norm, gradient["l2"], f"{where} {published}")
     return losses

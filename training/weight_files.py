@@ -1,4 +1,4 @@
-"""Weights as files of a checkpoint folder: their names, how tensors are dealt out to them, and the index."""
+"""Files of a checkpoint folder: names of the weights', how tensors are dealt out to them, their index; JSON."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,13 +7,14 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_SHARD_BYTES = 4 << 30
 
 
 def weight_file(number: int, num_files: int) -> str:
     """Name of the file with this number, counted from 1, as transformers and vLLM look for it."""
-    return "model.safetensors" if num_files == 1 else f"model-{number:05}-of-{num_files:05}.safetensors"
+    return SINGLE_FILE if num_files == 1 else f"model-{number:05}-of-{num_files:05}.safetensors"
 
 
 def shards(tensors: Iterable[T], num_bytes: Callable[[T], int], max_bytes: int) -> list[list[T]]:
@@ -38,5 +39,5 @@ def write_index(folder: Path, names: Sequence[Sequence[str]], num_bytes: int) ->
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """As people read it."""
+    """Indented, in UTF-8, with a newline at its end."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from contracts.errors import BadCheckpoint, InvalidRequest
 from tests.training.tiny import tiny_model
 from training.batch import IGNORED_LABEL, Block, Encoded
 from training.encoding import IMAGE_MARKUP, Encoder, load_encoder
+from training.positions import Grid, mrope_positions
 from training.samples import LatentStep, Sample, TextStep, read_samples
 
 TOKENIZER = Path(__file__).parents[1] / "golden" / "tok"
@@ -247,3 +248,13 @@ def test_a_missing_or_damaged_file_of_the_folder_is_named(tmp_path: Path, name: 
     with pytest.raises(BadCheckpoint, match=f"{name} (is missing|cannot be loaded).*copy it from the base") as caught:
         load_encoder(tmp_path / "tok", K)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ids", "grids"),
+    [([0, 9, 9, 0], [(1, 2, 2)]), ([0, 9, 0, 9], [(1, 1, 1)]), ([0, 9], [(1, 1, 1)] * 2), ([9, 9], [(1, 1, 1)] * 2)],
+    ids=["too few tokens", "too few images", "too many images", "no text between"],
+)
+def test_images_that_are_not_where_their_tokens_are_have_no_positions(ids: list[int], grids: list[Grid]) -> None:
+    with pytest.raises(ValueError, match="image"):
+        mrope_positions(ids, 9, grids)

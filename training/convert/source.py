@@ -18,11 +18,12 @@ from torch import Tensor
 
 from contracts.errors import BadCheckpoint
 from contracts.manifest import read_json
+from training.weight_files import INDEX_FILE, SINGLE_FILE
 
 # In the order in which transformers looks for them.
 SINGLE_OR_INDEX = (
-    "model.safetensors",
-    "model.safetensors.index.json",
+    SINGLE_FILE,
+    INDEX_FILE,
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )

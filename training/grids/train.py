@@ -87,8 +87,6 @@ def train(
         loss = make_step(run, phase, done)
         run.cpu_s += time.process_time() - started_s
         is_watched = run.step % WATCH_EVERY_STEPS == 0 or run.step == recipe.num_steps
-        if state_file is not None and (run.step % SAVE_EVERY_STEPS == 0 or run.step == last_step):
-            run.save(state_file)
         report(
             Progress(
                 step=run.step,
@@ -100,6 +98,8 @@ def train(
                 scores=watch(run.model, run.batches, recipe.latent_size, num_watched) if is_watched else {},
             )
         )
+        if state_file is not None and (run.step % SAVE_EVERY_STEPS == 0 or run.step == last_step):
+            run.save(state_file)  # after the report: a step that is saved is never reported again
     return run
 
 

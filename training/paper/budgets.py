@@ -1,17 +1,18 @@
 """How many steps the compared runs take. Small enough that all cells of a task are made in hours of one core."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from training.configs import GridRecipe, PhaseKind
+from training.configs import GridRecipe, PhaseKind, maze_tiny
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """Steps that cells share, and that each then takes by itself.
 
-    base: all but the phases. aligned_steps: of stage 1 in methods that go on after it. sampled_steps: of sampled
-    latents while the share of targets falls. last: kind of phase for the rest, and the weight of L_sim in it.
+    base: all but the phases. trunk_steps: of direct answers, shared. branch_steps: of each method. aligned_steps: of
+    stage 1 in methods that go on after it. sampled_steps: of sampled latents while the share of targets falls.
+    alignment: weight of L_sim in these two with path selection. last: kind of phase for the rest, and its weight.
     """
 
     base: GridRecipe
@@ -25,25 +26,23 @@ class Budget:
 
 
 def _base(task: str, first_steps: int, decay_steps: int) -> GridRecipe:
-    """The values of ``maze_tiny``, but that batches never skip the block: here ``off`` is an ablation, not a mode."""
-    return GridRecipe(
+    """``maze_tiny`` without what the methods differ in. Batches never skip the block: here ``off`` is an ablation."""
+    return replace(
+        maze_tiny(),
         name=task,
         task_weights={task: 1.0},
-        first_steps=first_steps,
-        first_size_weights={3: 0.5, 4: 0.5},
         phases=(),
-        size_weights={3: 0.1, 4: 0.2, 5: 0.3, 6: 0.4},
-        direct_share=0.0,
-        learning_rate=2e-3,
-        muon_rate=0.02,
-        warmup_steps=50,
+        first_steps=first_steps,
         decay_steps=decay_steps,
+        direct_share=0.0,
+        selection="published",
+        are_targets_scaled=False,
     )
 
 
 BUDGETS: Mapping[str, Budget] = {
     "maze": Budget(
-        # A third of the steps of ``maze_tiny``, in its proportions.
+        # About a third of the steps of ``maze_tiny``, with the same phases.
         base=_base("maze", first_steps=150, decay_steps=800),
         trunk_steps=450,
         branch_steps=550,

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from contracts.errors import BadSettings
 from training.answer_log import Ablation
 from training.paper.cells import cells
-from training.paper.run import RESULTS
+from training.paper.run import RESULTS, is_made
 
 PAPER = Path(__file__).parents[1] / "PAPER.md"
 BEGIN, END = "<!-- results: python -m training.paper.report -->", "<!-- end of results -->"
@@ -24,8 +25,8 @@ METHODS = {
     "chain": "text chain of thought",
     "stage1": "stage 1, published selection, EMA",
     "stage12": "stage 1 + 2, published selection, EMA",
-    "ordered": "path selection: stage 1, sampled latents, aligned to the end",
-    "control": "the same schedule, published selection",
+    "ordered": "path selection",
+    "control": "control: all of that but the order",
     "released": "stage 1 + 2, frozen teacher (as released)",
 }
 
@@ -93,8 +94,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--paper", type=Path, default=PAPER, help="file to rewrite")
     args = parser.parse_args(argv)
     found = load(args.results)
-    wanted = [cell.name for cell in cells()]
-    missing = [name for name in wanted if name not in found]
+    wanted = cells()
+    try:
+        missing = [cell.name for cell in wanted if not is_made(cell, args.results)]
+    except BadSettings as error:
+        print(error, file=sys.stderr)
+        return 1
     parts = [f"{len(wanted) - len(missing)} of {len(wanted)} cells are made."]
     if missing:
         parts.append(f"Missing: {', '.join(missing)}.")

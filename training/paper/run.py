@@ -12,11 +12,13 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from contracts.errors import BadSettings
 from training.answer_log import Ablation
 from training.grids.free_running import scores_by_size
 from training.grids.state import GridRun
@@ -57,7 +59,7 @@ def make_cell(cell: Cell, states: Path, results: Path, per_size: int) -> None:
         "command": f"python -m training.paper.run --only {cell.name}",
         "seed": cell.seed,
         "latent_size": cell.recipe.latent_size,
-        "phases": [f"{phase.kind} {phase.steps}" for phase in cell.recipe.phases],
+        "recipe": recipe_as_json(cell),
         "steps": run.step,
         "cpu_s": round(run.cpu_s, 1),
         "per_size": per_size,
@@ -68,6 +70,25 @@ def make_cell(cell: Cell, states: Path, results: Path, per_size: int) -> None:
     part = results / f".{cell.name}.{os.getpid()}"
     part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     part.replace(results / f"{cell.name}.json")
+
+
+def recipe_as_json(cell: Cell) -> Any:
+    """The whole recipe of a cell, as its result file holds it."""
+    return json.loads(json.dumps(asdict(cell.recipe)))
+
+
+def is_made(cell: Cell, results: Path) -> bool:
+    """Whether there is a result of this cell.
+
+    Raises:
+        BadSettings: the one that there is was made with another recipe.
+    """
+    file = results / f"{cell.name}.json"
+    if not file.exists():
+        return False
+    if json.loads(file.read_text(encoding="utf-8")).get("recipe") != recipe_as_json(cell):
+        raise BadSettings(f"{file} was made with another recipe than it would be now; delete it to make it anew")
+    return True
 
 
 def evaluate(run: GridRun, per_size: int) -> dict[str, Any]:
@@ -94,19 +115,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     args.states.mkdir(parents=True, exist_ok=True)
-    for cell in cells():
-        if not fnmatch.fnmatch(cell.name, args.only):
-            continue
-        if (args.results / f"{cell.name}.json").exists():
+    try:
+        make([cell for cell in cells() if fnmatch.fnmatch(cell.name, args.only)], args)
+    except BadSettings as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def make(wanted: Sequence[Cell], args: argparse.Namespace) -> None:
+    """Make what is missing of these."""
+    for cell in wanted:
+        if is_made(cell, args.results):
             continue
         with _lock(args.states / f"{cell.trunk}.lock", wait=True):
             make_trunk(cell, args.states)
         with _lock(args.states / f"{cell.name}.lock", wait=False) as is_mine:
             if not is_mine:
                 print(f"{cell.name}: another process makes it", file=sys.stderr)
-            elif not (args.results / f"{cell.name}.json").exists():
+            elif not is_made(cell, args.results):
                 make_cell(cell, args.states, args.results, args.per_size)
-    return 0
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """The comparison is fair: equal steps, shared beginnings, every method and seed that is promised."""
 
+from dataclasses import replace
 from itertools import groupby
 
+from training.grids.state import identity
 from training.paper.cells import Cell, cells
 
 
@@ -24,6 +26,8 @@ def test_cells_of_a_trunk_begin_alike() -> None:
         first = cell.recipe.phases[0]
         assert (first.kind, first.steps) == ("direct", cell.fork_step)
         assert cell.recipe.direct_share == 0
+    beginnings = {(cell.trunk, identity(cell.recipe, cell.seed, cell.fork_step)) for cell in cells()}
+    assert len(beginnings) == len({cell.trunk for cell in cells()}) == 6
 
 
 def test_every_method_has_three_seeds_and_every_k_one() -> None:
@@ -39,9 +43,20 @@ def test_every_method_has_three_seeds_and_every_k_one() -> None:
 
 def test_the_papers_methods_select_as_published_with_a_moving_teacher() -> None:
     by_name = {cell.name: cell.recipe for cell in cells()}
-    for method in ("stage1", "stage12"):
-        recipe = by_name[f"maze-{method}-seed0"]
-        assert (recipe.selection, recipe.ema_decay, recipe.are_targets_scaled) == ("published", 0.999, False)
-        assert [phase.alignment for phase in recipe.phases if phase.kind == "stage1"] == [1.0]
-    assert by_name["maze-released-seed0"].ema_decay is None
-    assert by_name["maze-stage12-seed0"].phases[-1].alignment == 0
+    for task in ("maze", "trail"):
+        for method in ("stage1", "stage12"):
+            recipe = by_name[f"{task}-{method}-seed0"]
+            assert (recipe.selection, recipe.ema_decay, recipe.are_targets_scaled) == ("published", 0.999, False)
+            assert [phase.alignment for phase in recipe.phases if phase.kind == "stage1"] == [1.0]
+        last = by_name[f"{task}-stage12-seed0"].phases[-1]
+        assert (last.kind, last.alignment) == ("stage2", 0)
+    assert replace(by_name["maze-released-seed0"], name="", ema_decay=0.999) == replace(
+        by_name["maze-stage12-seed0"], name=""
+    )
+
+
+def test_the_control_is_path_selection_but_for_the_selection() -> None:
+    by_name = {cell.name: cell.recipe for cell in cells()}
+    ordered, control = by_name["trail-ordered-seed0"], by_name["trail-control-seed0"]
+    assert (ordered.selection, control.selection) == ("ordered", "published")
+    assert replace(control, name="", selection="ordered") == replace(ordered, name="")

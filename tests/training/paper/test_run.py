@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from training.configs import Phase
+from contracts.errors import BadSettings
+from training.grids import train as grid_train
+from training.grids.state import GridRun
 from training.paper import run as paper_run
 from training.paper.cells import Cell, cells
 from training.paper.report import BEGIN, END
@@ -34,10 +36,43 @@ def test_a_cell_leaves_a_result(name: str, tmp_path: Path) -> None:
     make(cell, tmp_path / "states", tmp_path / "results")
     result = json.loads((tmp_path / "results" / f"{name}.json").read_text())
     assert result["steps"] == cell.recipe.num_steps
+    assert paper_run.is_made(cell, tmp_path / "results")
+    with pytest.raises(BadSettings, match="another recipe"):
+        paper_run.is_made(replace(cell, recipe=replace(cell.recipe, learning_rate=1.0)), tmp_path / "results")
     assert set(result["scores"]) == {"on", "off", "zero", "noise", "swap"}
     assert set(result["scores"]["swap"]) == {"3", "4", "5", "6", "full_block"}
     assert name in result["command"]
     assert (tmp_path / "states" / f"{name.partition('-')[0]}-trunk-seed0.pt").exists()
+
+
+def test_a_cell_stopped_while_it_trains_loses_no_point_of_its_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at the worst moments: each time a state is about to be written, and right after."""
+    cell = small("trail-ordered-seed0")
+    make(cell, tmp_path / "whole", tmp_path / "one")
+    monkeypatch.setattr(grid_train, "SAVE_EVERY_STEPS", 1)
+    monkeypatch.setattr(paper_run, "CURVE_EVERY_STEPS", 1)
+    save, saved = GridRun.save, []
+
+    def stopping(self: GridRun, file: Path) -> None:
+        saved.append(self.step)
+        if saved.count(self.step) == 1:
+            raise KeyboardInterrupt
+        save(self, file)
+        if saved.count(self.step) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(GridRun, "save", stopping)
+    for _ in range(50):
+        try:
+            make(cell, tmp_path / "stopped", tmp_path / "two")
+            break
+        except KeyboardInterrupt:
+            continue
+    one, two = (json.loads((tmp_path / name / f"{cell.name}.json").read_text()) for name in ("one", "two"))
+    assert one["scores"] == two["scores"]
+    assert [entry["step"] for entry in two["curve"]] == list(range(3, cell.recipe.num_steps + 1))
 
 
 def test_a_stopped_cell_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +111,7 @@ def test_main_leaves_what_is_done_and_what_another_works_on(
     monkeypatch.setattr(paper_run, "make_cell", lambda cell, *_: made.append(cell.name))
     states, results = tmp_path / "states", tmp_path / "results"
     results.mkdir()
-    (results / "trail-direct-seed0.json").write_text("{}")
+    (results / "trail-direct-seed0.json").write_text(json.dumps({"recipe": paper_run.recipe_as_json(three[0])}))
     arguments = ["--states", str(states), "--results", str(results)]
     states.mkdir()
     with (states / "trail-direct-seed1.lock").open("w") as held:
@@ -92,11 +127,13 @@ def test_main_leaves_what_is_done_and_what_another_works_on(
 def test_the_report_fills_the_page_and_counts_what_is_missing(tmp_path: Path) -> None:
     results, paper = tmp_path / "results", tmp_path / "PAPER.md"
     results.mkdir()
+    by_name = {cell.name: cell for cell in cells()}
     for seed, success in ((0, 90.0), (1, 94.0)):
         scores = {"3": success, "4": success, "5": success, "6": success, "full_block": 100.0}
         entry = {"step": 10, "cpu_s": 5.0, "success": {"5": success}}
         content = {
             "scores": dict.fromkeys(("on", "off", "zero", "noise", "swap"), scores),
+            "recipe": paper_run.recipe_as_json(by_name[f"trail-ordered-seed{seed}"]),
             "cpu_s": 10.0,
             "latent_size": 8,
             "curve": [entry],
@@ -121,4 +158,4 @@ def test_phases_of_the_small_cells_are_those_of_the_real_ones() -> None:
         "sampled",
         "sampled",
     ]
-    assert all(isinstance(phase, Phase) for phase in small("maze-chain-seed0").recipe.phases)
+    assert [phase.kind for phase in small("maze-chain-seed0").recipe.phases] == ["direct", "chain"]
