@@ -14,7 +14,10 @@ from contracts.jobs import Job, Lease, StoredImage
 
 
 class RunnerStatus(Struct, frozen=True, kw_only=True):
-    """What a runner says of itself about once a second; it is forgotten when it has been silent for a few."""
+    """What a runner says of itself about once a second; it is forgotten when it has been silent for a few.
+
+    latent_ablation: what it feeds back in place of latents, ``none`` if it serves the model as it is.
+    """
 
     runner_id: str
     model: str
@@ -23,6 +26,7 @@ class RunnerStatus(Struct, frozen=True, kw_only=True):
     max_num_seqs: int
     latent_size: int
     latent_exit: str
+    latent_ablation: str = "none"
     engine: str
     detail: str = ""
 

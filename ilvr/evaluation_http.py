@@ -57,10 +57,13 @@ class HttpAnswerers:
         )
 
     async def model_name(self) -> str:
-        """What is served. Raises ``NotReady`` if nothing answers, ``InvalidRequest`` if it is no ilvr server."""
+        """What is served, and with which ablation, so that answers of the two are never taken for each other.
+
+        Raises ``NotReady`` if nothing answers, ``InvalidRequest`` if it is no ilvr server.
+        """
         answer = await self._sent("GET", "/v1/models")
         try:
-            return ",".join(sorted(str(model["id"]) for model in answer.json()["data"]))
+            return ",".join(sorted(_name(model) for model in answer.json()["data"]))
         except (ValueError, KeyError, TypeError):
             raise InvalidRequest(f"{self.url} answered HTTP {answer.status_code}; is that an ilvr server?") from None
 
@@ -113,6 +116,11 @@ class HttpAnswerers:
             raise InvalidRequest(f"--engine {self.url}: {error}") from None
         except httpx.TransportError as error:
             raise EngineDead(f"the connection to {self.url} broke: {error or type(error).__name__}") from None
+
+
+def _name(model: dict[str, Any]) -> str:
+    ablation = model.get("latent_ablation", "none")
+    return str(model["id"]) if ablation == "none" else f"{model['id']} (latents: {ablation})"
 
 
 class HttpAnswerer:

@@ -120,6 +120,7 @@ class Runner:
                 max_num_seqs=self._max_num_seqs,
                 latent_size=self._tools.spec.size,
                 latent_exit=self._tools.spec.rule,
+                latent_ablation=self._engine.latent_ablation,
                 engine=self._engine.name,
                 detail="" if is_ready else ENGINE_SILENT if is_alive else ENGINE_GONE,
             )

@@ -58,6 +58,7 @@ class ScriptedRunner:
         self.delay_s = 0.0
         self.is_ready = True
         self.detail = ""
+        self.latent_ablation = "none"
 
     @property
     def num_working(self) -> int:
@@ -98,6 +99,7 @@ class ScriptedRunner:
                 max_num_seqs=self._room,
                 latent_size=8,
                 latent_exit="learned",
+                latent_ablation=self.latent_ablation,
                 engine="scripted 1.0",
                 detail=self.detail,
             )

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from PIL.Image import Image
 
 from contracts.jobs import LatentMode
+from model_runner.settings import LatentAblation
 
 StopReason = Literal["stop", "length"]
 
@@ -76,6 +77,11 @@ class EngineStats:
 
 class Engine(Protocol):
     name: str
+
+    @property
+    def latent_ablation(self) -> LatentAblation:
+        """What is fed back in place of latents; ``none``: the model's own hidden states."""
+        ...
 
     async def prepare(self) -> None:
         """Finish the start, for what needs an event loop; :meth:`generate` waits for it too. The second time nothing.

@@ -29,7 +29,7 @@ from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, SamplingSettings, StopReason, TokenDelta
 from model_runner.generation import GenerationDefaults
 from model_runner.image_processor import load_image_processor
-from model_runner.settings import RunnerSettings
+from model_runner.settings import LatentAblation, RunnerSettings
 
 
 class TransformersEngine:
@@ -90,6 +90,10 @@ class TransformersEngine:
             feedback = Feedback(mode, bank)
         ablation = Ablation(mode, donors or ())
         return cls(model, checkpoint, defaults.end_ids, settings.max_history_latents, ablation, feedback)
+
+    @property
+    def latent_ablation(self) -> LatentAblation:
+        return self._ablation.mode
 
     async def prepare(self) -> None:
         await self._ablation.prepare(self._record_donor)

@@ -11,7 +11,7 @@ from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
 from model_runner.environment import set_cpu_environment, set_environment
 from model_runner.generation import GenerationDefaults
-from model_runner.settings import RunnerSettings
+from model_runner.settings import LatentAblation, RunnerSettings
 
 DEFAULT_CPU_KV_CACHE_MIB = 512
 GONE = "the engine process is gone; the server has to be restarted"
@@ -75,6 +75,10 @@ class VllmEngine:
         args = AsyncEngineArgs(**engine_arguments(settings, checkpoint, is_cpu=is_cpu))
         llm = AsyncLLM.from_engine_args(args, stat_loggers=[factory])
         return cls(llm, recorder, checkpoint, defaults.end_ids, settings.max_history_latents, ablation)
+
+    @property
+    def latent_ablation(self) -> LatentAblation:
+        return self._ablation.mode
 
     async def prepare(self) -> None:
         await self._ablation.prepare(self._record_donor)

@@ -1,5 +1,6 @@
 """``ilvr evaluate`` of a running server, without a model: what is sent, and what is made of the answer."""
 
+import asyncio
 import http.server
 import json
 import socket
@@ -91,6 +92,16 @@ def explained(capsys: pytest.CaptureFixture[str], data: Path, url: str, *options
 def test_an_ablation_is_the_servers_to_be_started_with(ablation, data, capsys):
     told = explained(capsys, data, "http://127.0.0.1:1", "--ablation", f"on,{ablation}")
     assert f"start it with ilvr serve --latent-ablation {ablation} " in told
+
+
+def test_answers_of_a_server_with_an_ablation_are_not_taken_for_the_models(server, data, capsys):
+    assert evaluate(data, server, "--ablation", "on") == 0
+    server.runner.latent_ablation = "swap"
+    asyncio.run_coroutine_threadsafe(server.runner.beat(), server._loop).result(10)
+    assert evaluate(data, server, "--ablation", "on") != 0
+    assert "holds answers of another run (model 'scripted' there, 'scripted (latents: swap)' here)" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_the_prompt_is_not_told_by_a_server(server, data, capsys):

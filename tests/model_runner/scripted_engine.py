@@ -19,6 +19,7 @@ class ScriptedEngine:
     """``scripts`` by response id, ``script`` for all others. ``open``: requests that hold a slot now."""
 
     name = "scripted"
+    latent_ablation = "none"
 
     def __init__(self, script: Script) -> None:
         self.script = script

@@ -165,6 +165,7 @@ async def test_served_over_http_without_a_file_of_donors():
     """Mazes lend their latents. The ready line says what the server is, and the same question has the same answer."""
     with running_server("--engine", "transformers", "--latent-ablation", "swap") as server, server.client() as client:
         assert any("serves maze-tiny with other samples' latents;" in line for line in server.lines)
+        assert client.get("/v1/models").json()["data"][0]["latent_ablation"] == "swap"
         buffer = BytesIO()
         draw_maze(generate(4, 7).rows).save(buffer, "PNG")
         files = [("image", ("maze.png", buffer.getvalue()))]

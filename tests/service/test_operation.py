@@ -49,6 +49,7 @@ async def test_models_are_listed_once(client: httpx.AsyncClient, broker: Embedde
         "owned_by": "ilvr",
         "latent_size": 8,
         "latent_exit": "learned",
+        "latent_ablation": "none",
         "is_ready": True,
     }
 
