@@ -66,7 +66,7 @@ def task_tables(task: str, found: Mapping[str, Result]) -> str:
 
 
 def draw_curves(task: str, found: Mapping[str, Result], file: Path) -> None:
-    """Success on the watched 5x5 puzzles over CPU seconds, a line for each cell."""
+    """Success on the watched 5x5 puzzles over steps, a line for each cell."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -76,11 +76,11 @@ def draw_curves(task: str, found: Mapping[str, Result], file: Path) -> None:
     for index, (title, results) in enumerate(_groups(task, found)):
         for number, result in enumerate(results):
             watched = [entry for entry in result["curve"] if entry["success"]]
-            xs = [entry["cpu_s"] for entry in watched]
+            xs = [entry["step"] for entry in watched]
             ys = [entry["success"]["5"] for entry in watched]
             label = title if number == 0 else None
             axes.plot(xs, ys, color=f"C{index % 10}", label=label, alpha=0.8, marker=".", linewidth=1.2)
-    axes.set(xlabel="CPU seconds of one core", ylabel="success on unseen 5x5, %", ylim=(0, 102), title=f"{task}s")
+    axes.set(xlabel="optimizer step", ylabel="success on unseen 5x5, %", ylim=(0, 102), title=f"{task}s")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)
     figure.savefig(file, dpi=110)
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             picture = args.paper.parent / "curves" / f"{task}.png"
             picture.parent.mkdir(exist_ok=True)
             draw_curves(task, found, picture)
-            parts += [task_tables(task, found), f"![success over time](curves/{task}.png)"]
+            parts += [task_tables(task, found), f"![success on watched 5x5 {task}s over steps](curves/{task}.png)"]
     text = args.paper.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     _, after = rest.split(END)
