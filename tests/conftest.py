@@ -1,5 +1,6 @@
 """What takes long to make and is shared by several folders of tests."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ from tests.servers import Server, running_server
 
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_NAMES = ("b", "c")
+
+# A shell without job control has what it starts in the background ignore Ctrl-C, and all that is started from there; the
+# tests send it and mean it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
