@@ -13,8 +13,8 @@ from tests.servers import Server, running_server
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_NAMES = ("b", "c")
 
-# A shell without job control has what it starts in the background ignore Ctrl-C, and all that is started from there; the
-# tests send it and mean it.
+# A shell without job control makes what it starts in the background ignore Ctrl-C, and all that is started from there.
+# The tests send it and mean it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
