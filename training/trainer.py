@@ -7,9 +7,8 @@ how many processes share it (see ``training.data_order``) nor on where a run was
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator  # type: ignore[import-untyped]
@@ -28,7 +27,7 @@ from training.lesson import Lesson, has_moving_teacher
 from training.lora import inject_lora
 from training.micro_batches import MicroBatches, Prepared, loaded
 from training.optimizer import learning_rate, make_optimizer
-from training.recipes import StageRecipe
+from training.run import Reporter, Run, Silent
 from training.run_log import Metrics, RunLog
 from training.run_state import Identity, load_state, save_state
 from training.sample_lengths import fitting
@@ -40,48 +39,6 @@ from training.teacher import SelectionSettings, Targets
 from training.writing import writing
 
 LOSSES = ("total", "cross_entropy", "similarity")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What to train, on what, and where to. cache: folder of targets; by default in ``out``, to be shared by runs.
-
-    stop_after: save and end after this step, though the recipe goes on. created_by: goes into manifests.
-    """
-
-    recipe: StageRecipe
-    model: Path
-    data: Path
-    out: Path
-    image_root: Path | None = None
-    cache: Path | None = None
-    resume: bool = False
-    stop_after: int | None = None
-    num_workers: int = 0
-    created_by: dict[str, Any]
-
-
-class Reporter(Protocol):
-    """Hears of a run, in its main process."""
-
-    def note(self, text: str) -> None:
-        """Something worth a line."""
-
-    def targets(self, done: int, total: int) -> None:
-        """Targets made of those that this process makes."""
-
-    def step(self, metrics: Metrics) -> None:
-        """An optimizer step."""
-
-
-class Silent:
-    """Tells nobody."""
-
-    def note(self, text: str) -> None: ...
-
-    def targets(self, done: int, total: int) -> None: ...
-
-    def step(self, metrics: Metrics) -> None: ...
 
 
 def train(run: Run, reporter: Reporter) -> Path:

@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> int:
     if args.workers < 0:
         raise InvalidRequest("--workers must not be negative", param="workers")
     try:
-        from training.trainer import Run, train
+        from training.run import Run
+        from training.trainer import train
     except ModuleNotFoundError as error:
         raise InvalidRequest(f"training needs {error.name}: install the 'train' extra of ilvr") from error
 

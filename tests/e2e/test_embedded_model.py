@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 
 from ilvr.cli import main
+from ilvr.defaults import EMBEDDED_MODEL
 from tests.servers import Server, running_server
+from training.configs import RECIPES
 
 # Successes that the checkpoint owes, in percent of 500 unseen mazes (408 at 3x3, where there are no more).
 BARS = {"3x3": 99, "4x4": 99, "5x5": 96, "6x6": 86}
 # Points that another maze's latents cost on 5x5 at least.
 SWAP_COSTS = 30
+# Of one core, that its training may have taken.
+MOST_MINUTES = 30
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +47,10 @@ def test_unseen_mazes_are_solved_and_another_mazes_latents_undo_it(maze_server: 
     with running_server("--latent-ablation", "swap") as swapping:
         swapped = success(middle, swapping)
     assert swapped["all"] <= own["5x5"] - SWAP_COSTS
+
+
+def test_it_was_made_by_the_recipe_of_today_within_half_an_hour() -> None:
+    made = json.loads((EMBEDDED_MODEL / "ilvr.json").read_text())["created_by"]
+    assert made["command"] == "ilvr train --config maze_tiny --seed 0"
+    assert made["steps"] == RECIPES[made["recipe"]]().num_steps
+    assert made["minutes"] <= MOST_MINUTES

@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from training.base_model import open_base
 from training.published_layout import published_name
 from training.recipes import StageRecipe, tiny_released
+from training.run import Run, Silent
 from training.run_log import Metrics
 from training.tiny_tokenizer import CHAT_TEMPLATE, SPECIAL_TOKENS, SpecialIds, build_tokenizer, special_ids
-from training.trainer import Run, Silent, train
+from training.trainer import train
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ROWS: list[dict[str, Any]] = [one["sample"] for one in json.loads((GOLDEN / "train.json").read_text())["samples"]]
