@@ -36,7 +36,13 @@ class RunnerSettings(BaseSettings):
     prefix_caching: bool | None = Field(None, description="On, unless latents are ablated: then it cannot be.")
     max_images: int = Field(8, ge=0, description="Images in one request.")
     max_history_latents: int = Field(
-        512, ge=0, description="Latents in a prompt; each may cost a pass over its step, so this bounds a request."
+        512, ge=0, description="Latents in a prompt, each of which is computed one after the other."
+    )
+    max_replayed_pads: int = Field(
+        0,
+        ge=0,
+        description="Latents of a history that one step may compute beside the token before them, at a pass of the "
+        "step each; the others get a step each, as in decoding.",
     )
     enforce_eager: bool | None = Field(None, description="No compilation, no CUDA graphs; true on a CPU.")
     latent_ablation: LatentAblation = Field(

@@ -205,7 +205,7 @@ def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu
     """The arguments of ``AsyncEngineArgs``: a pure function of the settings."""
     from msgspec.structs import asdict
 
-    from model_runner.model.keys import ABLATION_KEY, SPEC_KEY
+    from model_runner.model.keys import ABLATION_KEY, MAX_REPLAYED_PADS, SPEC_KEY
     from model_runner.model.register import ARCHITECTURE
 
     context = settings.context_tokens(checkpoint.context_tokens)
@@ -217,7 +217,13 @@ def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu
     return {
         "model": str(checkpoint.folder),
         "hf_overrides": {"architectures": [ARCHITECTURE]},
-        "additional_config": {SPEC_KEY: asdict(checkpoint.spec), ABLATION_KEY: settings.latent_ablation},
+        "additional_config": {
+            SPEC_KEY: asdict(checkpoint.spec),
+            ABLATION_KEY: settings.latent_ablation,
+            MAX_REPLAYED_PADS: settings.max_replayed_pads,
+        },
+        "scheduler_cls": f"model_runner.model.scheduler.{'' if is_cpu else 'Async'}ILVRScheduler",
+        "async_scheduling": not is_cpu,  # vLLM has none on a CPU
         "worker_cls": f"model_runner.model.{'cpu' if is_cpu else 'gpu'}_worker.ILVRWorker",
         "logits_processors": processors,
         "generation_config": "vllm",  # the runner resolves the checkpoint's defaults itself

@@ -8,22 +8,29 @@ from torch import Tensor
 
 @dataclass
 class LatentCounters:
-    """Counts since the engine started. ``replay_passes`` are runs of the language model beyond the ordinary one."""
+    """Counts since the engine started.
+
+    replays: steps that computed a pad together with the token before it. replayed_pads: such pads. replay_passes: runs
+    of the language model beyond the ordinary one of the step. replayed_tokens: tokens computed in those passes.
+    """
 
     images_encoded: int = 0
     replays: int = 0
     replayed_pads: int = 0
     replay_passes: int = 0
+    replayed_tokens: int = 0
     is_tracing: bool = False
     trace: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
-    def count_replay(self, *, num_pads: int, num_passes: int) -> None:
+    def count_replay(self, *, num_pads: int, num_passes: int, num_tokens: int) -> None:
+        """Of one step; ``num_tokens`` are computed in each pass."""
         self.replays += num_pads > 0
         self.replayed_pads += num_pads
         self.replay_passes += num_passes
+        self.replayed_tokens += num_passes * num_tokens
 
     def as_dict(self) -> dict[str, int]:
-        names = ("images_encoded", "replays", "replayed_pads", "replay_passes")
+        names = ("images_encoded", "replays", "replayed_pads", "replay_passes", "replayed_tokens")
         return {name: int(getattr(self, name)) for name in names}
 
     def trace_decode(self, is_pad_R: Tensor, phase_R: Tensor, seq_lens_R: Tensor, embeds_RD: Tensor) -> None:

@@ -13,9 +13,10 @@ from vllm.config import VllmConfig
 from vllm.forward_context import get_forward_context, is_forward_context_available
 from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VLForConditionalGeneration
 from vllm.multimodal import MULTIMODAL_REGISTRY
+from vllm.platforms import current_platform
 
 from model_runner.ablation.feedback import Feedback
-from model_runner.kernels.latent_step import LatentState, commit, inject
+from model_runner.kernels.latent_step import Commit, Inject, LatentState, latent_step
 from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
 from model_runner.model.counters import LatentCounters
 from model_runner.model.keys import spec_of
@@ -33,6 +34,10 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self.spec = spec_of(vllm_config)
         self.counters = LatentCounters()
         self.state: LatentState | None = None  # set by the worker as soon as the KV cache exists
+        self.inject: Inject
+        self.commit: Commit
+        self.inject, self.commit = latent_step("reference" if current_platform.is_cpu() else "triton")
+        self.skips_known_rows = current_platform.is_cpu()
         self.has_newcomers = False  # set by the worker for each step
         self.feedback: Feedback | None = None  # what is fed back if not the own hidden states
 
@@ -64,30 +69,43 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             inputs_embeds = self.embed_input_ids(input_ids)
         assert isinstance(metadata, dict)  # a list only with micro-batches, which latent steps do not use
         attention: Any = next(iter(metadata.values()))  # one KV cache group: the worker has checked it
-        is_decode = attention.max_query_len == 1 and not self.has_newcomers
-        step = self._decode if is_decode else self._prefill
-        return step(input_ids, positions, inputs_embeds, attention, self.state)
+        if attention.max_query_len == 1 and not self.has_newcomers:
+            return self.decode(
+                input_ids,
+                positions,
+                inputs_embeds,
+                attention.seq_lens,
+                attention.block_table,
+                attention.slot_mapping,
+                self.state,
+            )
+        return self._prefill(input_ids, positions, inputs_embeds, attention, self.state)
 
-    def _decode(
-        self, ids_T: Tensor, positions: Tensor, embeds_TD: Tensor, attention: Any, state: LatentState
+    def decode(
+        self,
+        ids_T: Tensor,
+        positions: Tensor,
+        embeds_TD: Tensor,
+        seq_lens_R: Tensor,
+        block_table_RB: Tensor,
+        slots_T: Tensor,
+        state: LatentState,
     ) -> Tensor:
-        """One token per request: text and latent rows alike, no host sync."""
-        num_requests = attention.seq_lens.shape[0]
-        ids_R, block_table_RB = ids_T[:num_requests], attention.block_table[:num_requests]
-        injected_RD, phase_R = inject(
-            ids_R, embeds_TD[:num_requests], attention.seq_lens, block_table_RB, state, self.spec
-        )
+        """One token per request: text and latent rows alike. Hidden states, [T, D]; ``embeds_TD`` is written to.
+
+        What a CUDA graph captures: no host sync, no branch on what a tensor holds, no buffer but those of ``state`` and
+        of the step. T is R, or more where vLLM pads tokens but not requests.
+        """
+        num_requests = seq_lens_R.shape[0]
+        ids_R, embeds_RD, slots_R = ids_T[:num_requests], embeds_TD[:num_requests], slots_T[:num_requests]
+        phase_R = self.inject(ids_R, embeds_RD, seq_lens_R, block_table_RB[:num_requests], slots_R, state, self.spec)
         if self.feedback is not None:
-            rows_R3 = self.feed_rows_R3[:num_requests]
-            fed_RD = self.feedback.feed(injected_RD, attention.seq_lens - 1, phase_R, rows_R3)
-            injected_RD = torch.where((phase_R > 1)[:, None], fed_RD, injected_RD)
-        embeds_TD[:num_requests] = injected_RD
+            fed_RD = self.feedback.feed(embeds_RD, seq_lens_R - 1, phase_R, self.feed_rows_R3[:num_requests])
+            embeds_RD.copy_(torch.where((phase_R > 1)[:, None], fed_RD, embeds_RD))
         if self.counters.is_tracing:
-            self.counters.trace_decode(ids_R == self.spec.pad_id, phase_R, attention.seq_lens, injected_RD)
+            self.counters.trace_decode(ids_R == self.spec.pad_id, phase_R, seq_lens_R, embeds_RD)
         hidden_TD = self._language_model(positions, embeds_TD)
-        slots_R = attention.slot_mapping[:num_requests]
-        commit(hidden_TD[:num_requests], phase_R, slots_R, None, state)
-        state.request_phase_R[:num_requests] = phase_R
+        self.commit(hidden_TD[:num_requests], phase_R, slots_R, state)
         return hidden_TD
 
     def _prefill(
@@ -106,8 +124,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             self.spec,
         )
         hidden_TD = self._replay(positions, embeds_TD, chunk, state)
-        commit(hidden_TD[:num_tokens], chunk.phase_T, slots_T, chunk.kept_T, state)
-        state.request_phase_R[: chunk.last_R.shape[0]] = chunk.phase_T[chunk.last_R]
+        self.commit(hidden_TD[:num_tokens], chunk.phase_T, slots_T, state, chunk.kept_T, chunk.last_R)
         return hidden_TD
 
     def _replay(self, positions: Tensor, embeds_TD: Tensor, chunk: Chunk, state: LatentState) -> Tensor:
@@ -128,7 +145,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             embeds_TD[pads] = fed_TD
             hidden_TD = self._language_model(positions, embeds_TD)
             num_passes += 1
-        self.counters.count_replay(num_pads=len(pads), num_passes=num_passes)
+        self.counters.count_replay(num_pads=len(pads), num_passes=num_passes, num_tokens=len(chunk.phase_T))
         if self.counters.is_tracing:
             self.counters.trace_prefill(chunk.inner_T, chunk.positions_T, embeds_TD)
         return hidden_TD
@@ -148,11 +165,31 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         return hidden_TD
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
-        """As the base class; with ``fixed`` blocks a pad or END is never the sampler's to choose.
+        """As the base class, [R, vocabulary]; with ``fixed`` blocks a pad or END is never the sampler's to choose.
 
         Inside a block the sampler's choice is replaced anyway, so the mask needs no look at phases.
         """
-        logits = super().compute_logits(hidden_states)
-        if logits is not None and self.spec.rule == "fixed":
-            logits[:, [self.spec.pad_id, self.spec.end_id]] = float("-inf")
+        if self.spec.rule == "learned":
+            return super().compute_logits(hidden_states)
+        is_worth_a_look = self.skips_known_rows and self.state is not None
+        logits = self._logits_of_open_rows(hidden_states) if is_worth_a_look else super().compute_logits(hidden_states)
+        if logits is not None:
+            logits[:, self.spec.pad_id] = float("-inf")
+            logits[:, self.spec.end_id] = float("-inf")
         return logits
+
+    def _logits_of_open_rows(self, hidden_RD: Tensor) -> Tensor | None:
+        """Rows inside a ``fixed`` block have zeros: their next token is known. [R, vocabulary].
+
+        For a CPU: it asks what a tensor holds, which elsewhere is a host sync that costs more than the rows do.
+        """
+        assert self.state is not None
+        is_open_R = self.state.request_phase_R[: hidden_RD.shape[0]] == 0
+        if bool(is_open_R.all()):
+            return super().compute_logits(hidden_RD)
+        language_model: Any = self.language_model
+        logits_RV = hidden_RD.new_zeros(hidden_RD.shape[0], language_model.logits_processor.org_vocab_size)
+        open_rows = is_open_R.nonzero().squeeze(1)
+        if len(open_rows):
+            logits_RV[open_rows] = super().compute_logits(hidden_RD[open_rows])
+        return logits_RV

@@ -6,6 +6,7 @@ from contracts.manifest import LatentSpec
 
 SPEC_KEY = "ilvr"  # in vLLM's additional_config: the fields of LatentSpec
 ABLATION_KEY = "ilvr_ablation"  # in vLLM's additional_config: a LatentAblation
+MAX_REPLAYED_PADS = "ilvr_max_replayed_pads"  # in vLLM's additional_config
 LATENT_OFF = "ilvr_latent_off"  # in SamplingParams.extra_args
 FEED_ROW = "ilvr_feed_row"  # in SamplingParams.extra_args: the numbers of a Row, where latents are ablated
 

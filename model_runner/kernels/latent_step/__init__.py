@@ -1,9 +1,52 @@
 """The latent step: what a decode step does besides the language model, and the rule that ends a block.
 
-``reference`` is the definition, in plain vectorised PyTorch: no loop, no host sync, no data-dependent shape. It is also
-what runs on a CPU.
+``reference`` is the definition, in plain vectorised PyTorch, and what runs on a CPU; ``kernel`` is the same in Triton,
+one launch each, for a GPU.
 """
 
-from model_runner.kernels.latent_step.reference import LatentState, commit, decide, inject, is_inner_pad, next_phase
+from typing import Literal, Protocol
 
-__all__ = ["LatentState", "commit", "decide", "inject", "is_inner_pad", "next_phase"]
+from torch import Tensor
+
+from contracts.manifest import LatentSpec
+from model_runner.kernels.latent_step import reference
+from model_runner.kernels.latent_step.reference import LatentState, decide, is_inner_pad, next_phase
+
+Implementation = Literal["reference", "triton"]
+
+
+class Inject(Protocol):
+    def __call__(
+        self,
+        ids_R: Tensor,
+        embeds_RD: Tensor,
+        seq_lens_R: Tensor,
+        block_table_RB: Tensor,
+        slots_R: Tensor,
+        state: LatentState,
+        spec: LatentSpec,
+    ) -> Tensor: ...
+
+
+class Commit(Protocol):
+    def __call__(
+        self,
+        hidden_TD: Tensor,
+        phase_T: Tensor,
+        slots_T: Tensor,
+        state: LatentState,
+        kept_T: Tensor | None = None,
+        last_R: Tensor | None = None,
+    ) -> None: ...
+
+
+def latent_step(implementation: Implementation) -> tuple[Inject, Commit]:
+    """(inject, commit). There is no fallback: ``triton`` raises ``ImportError`` where triton is not installed."""
+    if implementation == "reference":
+        return reference.inject, reference.commit
+    from model_runner.kernels.latent_step import kernel
+
+    return kernel.inject, kernel.commit
+
+
+__all__ = ["Commit", "Implementation", "Inject", "LatentState", "decide", "is_inner_pad", "latent_step", "next_phase"]

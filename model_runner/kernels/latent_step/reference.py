@@ -1,8 +1,11 @@
-"""The latent step in plain PyTorch.
+"""The latent step in plain PyTorch: the definition, and what runs on a CPU.
 
 The phase of a position is 0 outside a latent block, 1 at START and 1+n at the n-th pad: a function of the token ids.
 State has one row per KV block, so that a request needs no identity here: the row of position p of request r is
 ``block_table[r, p // block_size]``, and it tells of the last position committed in that block.
+
+Everything here is vectorised, of static shape and free of host syncs, and writes to buffers that live as long as the
+engine; only the small intermediate results of PyTorch are allocated.
 
 Shape letters: R requests, T tokens of this step, D hidden size, B KV blocks.
 """
@@ -21,6 +24,7 @@ class LatentState:
 
     feedback_BD: [B + 2, D], the model's dtype: the hidden state after the final norm of each block's last position.
     phase_B: [B + 2] int32.
+    step_phase_R: [max requests] int32: phase after each request's token of a decode step; from inject to commit.
     request_phase_R: [max requests] int32: phase of each request's last token of this step, for the sampler.
 
     Two rows do not belong to a block: ``nowhere`` is only read (before position 0: phase 0) and ``discard`` only
@@ -29,6 +33,7 @@ class LatentState:
 
     feedback_BD: Tensor
     phase_B: Tensor
+    step_phase_R: Tensor
     request_phase_R: Tensor
     block_size: int
 
@@ -39,6 +44,7 @@ class LatentState:
         return cls(
             feedback_BD=torch.zeros(num_blocks + 2, hidden_size, dtype=dtype, device=device),
             phase_B=torch.zeros(num_blocks + 2, dtype=torch.int32, device=device),
+            step_phase_R=torch.zeros(max_requests, dtype=torch.int32, device=device),
             request_phase_R=torch.zeros(max_requests, dtype=torch.int32, device=device),
             block_size=block_size,
         )
@@ -64,18 +70,27 @@ def next_phase(ids: Tensor, previous_phase: Tensor, spec: LatentSpec) -> Tensor:
 
 
 def inject(
-    ids_T: Tensor, embeds_TD: Tensor, seq_lens_R: Tensor, block_table_RB: Tensor, state: LatentState, spec: LatentSpec
-) -> tuple[Tensor, Tensor]:
-    """Embeddings and phases of a decode step: one token per request, T = R (padded requests have length 0).
+    ids_R: Tensor,
+    embeds_RD: Tensor,
+    seq_lens_R: Tensor,
+    block_table_RB: Tensor,
+    slots_R: Tensor,
+    state: LatentState,
+    spec: LatentSpec,
+) -> Tensor:
+    """Before the language model, in a decode step: one token per request, at position ``seq_lens_R - 1``.
 
-    Returns (embeds_TD, phase_T): the embedding of a pad inside a block is the ``feedback`` row of the position before
-    it. Does not synchronise.
+    In place: the embedding of a pad inside a block becomes the ``feedback`` row of the position before it. Returns the
+    phase after each token, [R] int32, a view of ``state.step_phase_R``. Padded requests (slot below 0) keep their
+    embedding and have phase 0. Does not synchronise.
     """
-    rows_T = row_before(seq_lens_R - 1, block_table_RB, state)
-    previous_T = state.phase_B[rows_T]
-    inner_T = is_inner_pad(ids_T, previous_T, spec)
-    embeds_TD = torch.where(inner_T[:, None], state.feedback_BD[rows_T], embeds_TD)
-    return embeds_TD, next_phase(ids_T, previous_T, spec)
+    rows_R = row_before(seq_lens_R - 1, block_table_RB, state)
+    previous_R = torch.where(slots_R >= 0, state.phase_B[rows_R], 0)
+    inner_R = is_inner_pad(ids_R, previous_R, spec)
+    embeds_RD.copy_(torch.where(inner_R[:, None], state.feedback_BD[rows_R], embeds_RD))
+    phase_R = state.step_phase_R[: ids_R.shape[0]]
+    phase_R.copy_(torch.where(slots_R >= 0, next_phase(ids_R, previous_R, spec), 0))
+    return phase_R
 
 
 def row_before(positions_R: Tensor, block_table_RB: Tensor, state: LatentState) -> Tensor:
@@ -85,16 +100,27 @@ def row_before(positions_R: Tensor, block_table_RB: Tensor, state: LatentState) 
     return torch.where(positions_R > 0, block_R, state.nowhere)
 
 
-def commit(hidden_TD: Tensor, phase_T: Tensor, slots_T: Tensor, kept_T: Tensor | None, state: LatentState) -> None:
-    """Write hidden states and phases to the rows of their blocks.
+def commit(
+    hidden_TD: Tensor,
+    phase_T: Tensor,
+    slots_T: Tensor,
+    state: LatentState,
+    kept_T: Tensor | None = None,
+    last_R: Tensor | None = None,
+) -> None:
+    """After the language model: write hidden states and phases to the rows of their blocks, and to ``request_phase_R``.
 
     kept_T: which tokens are the last of their request in this step or the last of their block; None: all (decode).
-    Padded tokens have slot -1 and write nothing that is ever read. Does not synchronise.
+    last_R: index of each request's last token; None: request r is token r (decode).
+    Padded tokens (slot below 0) write nothing that is ever read, except their own entry of ``request_phase_R``, which
+    belongs to no request. Does not synchronise.
     """
     is_written_T = slots_T >= 0 if kept_T is None else kept_T & (slots_T >= 0)
     rows_T = torch.where(is_written_T, slots_T.long() // state.block_size, state.discard)
     state.feedback_BD[rows_T] = hidden_TD
-    state.phase_B[rows_T] = phase_T.to(state.phase_B.dtype)
+    state.phase_B[rows_T] = phase_T
+    phase_R = phase_T if last_R is None else phase_T[last_R]
+    state.request_phase_R[: phase_R.shape[0]].copy_(phase_R)
 
 
 def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.manifest import BlockRule, LatentSpec
-from model_runner.kernels.latent_step import LatentState, commit, decide, inject, is_inner_pad, next_phase
+from model_runner.kernels.latent_step import LatentState, decide, is_inner_pad, next_phase
+from model_runner.kernels.latent_step.reference import commit, inject
 from tests.model_runner.simulator import END, EOS, PAD, START, TOKENS, A, B, Block, make_spec, read_all
 
 HIDDEN = 4

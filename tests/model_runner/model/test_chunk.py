@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.manifest import LatentSpec
-from model_runner.kernels.latent_step import LatentState, commit
+from model_runner.kernels.latent_step import LatentState
+from model_runner.kernels.latent_step.reference import commit
 from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
 from tests.model_runner.simulator import END, PAD, START, TOKENS, A, B, make_spec, read_all
 
@@ -78,7 +79,7 @@ class World:
         )
         self._check(chunk, tokens, slots, starts)
         hidden = torch.tensor([[float(self._number(request.prefix(at)))] * 2 for request, at in tokens])
-        commit(hidden, chunk.phase_T, torch.tensor(slots), chunk.kept_T, self.state)
+        commit(hidden, chunk.phase_T, torch.tensor(slots), self.state, chunk.kept_T, chunk.last_R)
         return chunk
 
     def _schedule(self, request: Request, wanted: int) -> range:
