@@ -21,18 +21,23 @@ async def test_prefill_in_chunks_of_64_tokens(name, start_vllm, checkpoint_of):
     assert [ids for ids, _ in answers] == [trace.output_ids for trace in traces]
 
 
+@pytest.mark.parametrize("max_replayed_pads", [0, 1000])
 @pytest.mark.parametrize("name", NAMES)
-async def test_preempted_requests(name, start_vllm, checkpoint_of):
-    """15 blocks of 32 tokens for requests that grow to 5 to 7 blocks each."""
+async def test_preempted_requests(name, max_replayed_pads, start_vllm, checkpoint_of):
+    """15 blocks of 32 tokens for requests that grow to 5 to 7 blocks each; pads replayed, or a step each."""
     _, defaults = checkpoint_of(name)
     traces = read_traces(name)
-    async with start_vllm(name, num_kv_blocks=16, max_model_len=256, prefix_caching=False) as engine:
+    tight = {"num_kv_blocks": 16, "max_model_len": 256, "prefix_caching": False}
+    async with start_vllm(name, max_replayed_pads=max_replayed_pads, **tight) as engine:
         answers = await all_at_once(engine, traces, defaults)
         stats = await engine.stats()
     assert [ids for ids, _ in answers] == [trace.output_ids for trace in traces]
     assert stats.num_preemptions > 0
-    assert stats.model["replays"] > 0
-    assert stats.model["replayed_pads"] >= 8
+    if max_replayed_pads:
+        assert stats.model["replayed_pads"] >= 8
+        assert stats.model["replayed_tokens"] > stats.model["replay_passes"] >= stats.model["replays"] > 0
+    else:
+        assert stats.model["replays"] == stats.model["replay_passes"] == stats.model["replayed_tokens"] == 0
 
 
 async def test_a_newcomer_whose_block_is_filled_in_the_same_step_one_token_each(start_vllm, checkpoint_of):
