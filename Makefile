@@ -1,9 +1,11 @@
 # Everything a contributor types. Each target works on a fresh machine by itself; `make setup` is instant the second time.
-.PHONY: run setup test check lock clean
+.PHONY: run setup test test-kernels check lock clean
 .DEFAULT_GOAL := run
 
 PYTHON := .venv/bin/python
 STAMP  := .venv/.complete
+KERNELS_PYTHON := .venv-kernels/bin/python
+KERNELS_STAMP  := .venv-kernels/.complete
 
 run: setup            ## serve the embedded maze model on port 8000
 	@.venv/bin/ilvr serve $(ARGS)
@@ -11,11 +13,19 @@ run: setup            ## serve the embedded maze model on port 8000
 setup: $(STAMP)       ## make .venv with the CPU engine and all test tools
 
 $(STAMP): requirements/cpu.txt pyproject.toml tools/setup.sh
-	@bash tools/setup.sh
+	@bash tools/setup.sh .venv requirements/cpu.txt
+	@touch $@
+
+$(KERNELS_STAMP): requirements/cpu.txt requirements/kernels.txt pyproject.toml tools/setup.sh
+	@bash tools/setup.sh .venv-kernels requirements/cpu.txt requirements/kernels.txt
 	@touch $@
 
 test: check           ## everything CI runs
 	$(PYTHON) -m pytest tests --ignore=tests/architecture --ignore=tests/docs $(ARGS)
+
+# Where triton is installed, these folders test both implementations of the latent step, and compile kernels offline.
+test-kernels: $(KERNELS_STAMP)  ## the Triton kernels, interpreted on a CPU, in an environment of their own
+	TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/model_runner/kernels tests/model_runner/model/test_chunk.py $(ARGS)
 
 check: setup          ## format, lint, types, import rules, and the code blocks of README and docs
 	.venv/bin/ruff format --check .
@@ -29,4 +39,4 @@ lock: setup           ## resolve requirements/cpu.txt anew
 	  --python-version 3.11 --no-header -o requirements/cpu.txt $(if $(PIP_FIND_LINKS),,--torch-backend cpu)
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-kernels build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Makes .venv: the CPU engine and the test tools, from the lock file, without the gigabytes of CUDA that a plain
-# install brings. Called by make, which knows when it is needed.
+# Makes an environment from lock files, without the gigabytes of CUDA that a plain install brings.
+#   tools/setup.sh FOLDER LOCK...
+# .venv is the CPU engine and the test tools; .venv-kernels the same and triton. Called by make, which knows when it is
+# needed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+venv=$1
+locks=()
+for lock in "${@:2}"; do locks+=(-r "$lock"); done
 
 find_python() {
   for candidate in python3.11 python3 python; do
@@ -17,10 +22,10 @@ find_python() {
 
 started=$SECONDS
 python=$(find_python)
-echo "setup: making .venv with $("$python" --version)"
-"$python" -m venv --clear .venv
-.venv/bin/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null ||
-  .venv/bin/python -m pip install uv
+echo "setup: making $venv with $("$python" --version)"
+"$python" -m venv --clear "$venv"
+"$venv"/bin/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null ||
+  "$venv"/bin/python -m pip install uv
 
 # uv does not read pip's find-links, where a CPU build of torch may lie; otherwise it is told to find one.
 backend=(--torch-backend cpu)
@@ -28,19 +33,19 @@ if [ -n "${PIP_FIND_LINKS:-}" ]; then
   export UV_FIND_LINKS="$PIP_FIND_LINKS"
   backend=()
 fi
-# --no-deps: the lock file is complete, and leaves out triton, torchaudio and torchcodec on purpose.
+# --no-deps: the lock file is complete, and leaves out triton (but see kernels.txt), torchaudio and torchcodec on purpose.
 # Compiled at once, not at first import: an engine start imports some thousand modules, in two processes.
-.venv/bin/uv pip install --quiet --python .venv --no-deps --compile-bytecode "${backend[@]}" -r requirements/cpu.txt
-.venv/bin/uv pip install --quiet --python .venv --no-deps -e .
+"$venv"/bin/uv pip install --quiet --python "$venv" --no-deps --compile-bytecode "${backend[@]}" "${locks[@]}"
+"$venv"/bin/uv pip install --quiet --python "$venv" --no-deps -e .
 
 # A torchvision built for CUDA cannot register its operators beside a CPU torch, and then cannot be imported, which
 # vLLM's Qwen2-VL module needs although nothing here uses those operators. An empty module in the place of the
 # registrations mends it, also in subprocesses.
-if ! .venv/bin/python -c 'import torchvision' 2>/dev/null; then
-  site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+if ! "$venv"/bin/python -c 'import torchvision' 2>/dev/null; then
+  site=$("$venv"/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
   name=torchvision._meta_registrations
   echo "import sys, types; sys.modules.setdefault('$name', types.ModuleType('$name'))" >"$site/ilvr_torchvision.pth"
-  .venv/bin/python -c 'import torchvision'
+  "$venv"/bin/python -c 'import torchvision'
   echo "setup: torchvision is a CUDA build beside a CPU torch; its operators are switched off (ilvr_torchvision.pth)"
 fi
-echo "setup: done in $((SECONDS - started)) s, $(du -sh .venv | cut -f1)"
+echo "setup: done in $((SECONDS - started)) s, $(du -sh "$venv" | cut -f1)"
