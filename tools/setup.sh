@@ -6,8 +6,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1
+# A lock file also overrides: pyproject.toml's own overrides, which keep triton out of cpu.txt, would keep it out here.
 locks=()
-for lock in "${@:2}"; do locks+=(-r "$lock"); done
+for lock in "${@:2}"; do locks+=(-r "$lock" --overrides "$lock"); done
 
 find_python() {
   for candidate in python3.11 python3 python; do
@@ -33,7 +34,7 @@ if [ -n "${PIP_FIND_LINKS:-}" ]; then
   export UV_FIND_LINKS="$PIP_FIND_LINKS"
   backend=()
 fi
-# --no-deps: the lock file is complete, and leaves out triton (but see kernels.txt), torchaudio and torchcodec on purpose.
+# --no-deps: the lock file is complete, and leaves out triton, torchaudio and torchcodec on purpose.
 # Compiled at once, not at first import: an engine start imports some thousand modules, in two processes.
 "$venv"/bin/uv pip install --quiet --python "$venv" --no-deps --compile-bytecode "${backend[@]}" "${locks[@]}"
 "$venv"/bin/uv pip install --quiet --python "$venv" --no-deps -e .
