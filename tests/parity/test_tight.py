@@ -51,7 +51,7 @@ async def test_a_newcomer_whose_block_is_filled_in_the_same_step_one_token_each(
     history = 64 - len(trace.expanded_ids)
     assert trace.output_ids[history - 1] == trace.output_ids[history] == PAD_ID
     requests = [request_of(trace, defaults, f"{n}", history=n, max_tokens=40) for n in (history, history + 1)]
-    async with start_vllm("b", max_num_batched_tokens=63, block_size=32) as engine:
+    async with start_vllm("b", max_num_batched_tokens=63, block_size=32, max_replayed_pads=1000) as engine:
         (first, _), (second, shared) = await asyncio.gather(*(answer(engine, request) for request in requests))
     assert shared.num_cached_tokens == 64
     assert first == trace.output_ids[history : history + 40]
