@@ -1,5 +1,5 @@
 # Everything a contributor types. Each target works on a fresh machine by itself; `make setup` is instant the second time.
-.PHONY: run setup test test-kernels check lock clean
+.PHONY: run setup test test-slow test-kernels check lock clean
 .DEFAULT_GOAL := run
 
 PYTHON := .venv/bin/python
@@ -22,6 +22,9 @@ $(KERNELS_STAMP): requirements/cpu.txt requirements/kernels.txt pyproject.toml t
 
 test: check           ## everything CI runs
 	$(PYTHON) -m pytest tests --ignore=tests/architecture --ignore=tests/docs $(ARGS)
+
+test-slow: setup      ## the exhaustive tests, half an hour: every position of every block, and five minutes of a crowd
+	$(PYTHON) -m pytest tests -m slow $(ARGS)
 
 # Where triton is installed, these folders test both implementations of the latent step, and compile kernels offline.
 test-kernels: $(KERNELS_STAMP)  ## the Triton kernels, interpreted on a CPU, in an environment of their own
