@@ -7,10 +7,10 @@ wait on one program; programs with nothing to copy read three numbers and end. O
 Safe in a FULL CUDA graph: nothing is allocated, and the host learns nothing of what a tensor holds. Shapes and strides
 are captured, everything else is read when the graph runs.
 
-An engine compiles three kernels and no more while it serves: ``inject``, and ``commit`` with and without ``kept_T``. What
-never changes is ``constexpr``. Numbers of rows and tokens, strides and ids are not specialised on (Triton would compile
-anew for 1 and for multiples of 16), nor is where a vector of single numbers begins in memory. Only the rows that are
-copied are: that they begin at multiples of 16 bytes makes wide loads of them.
+An engine compiles three kernels and no more while it serves: ``inject``, and ``commit`` with and without ``kept_T``.
+What never changes is ``constexpr``. Numbers of rows and tokens, strides and ids are not specialised on (Triton would
+compile anew for 1 and for multiples of 16), nor is where a vector of single numbers begins in memory. Only the rows
+that are copied are: that they begin at multiples of 16 bytes makes wide loads of them.
 
 Shape letters: R requests, T tokens of this step, D hidden size, B KV blocks.
 """

@@ -11,11 +11,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from contracts.manifest import LatentSpec
-from model_runner.kernels.latent_step import LatentState
-from model_runner.kernels.latent_step.reference import commit
+from model_runner.kernels.latent_step import LatentState, latent_step
 from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
+from tests.model_runner.kernels.cases import on_cpu
 from tests.model_runner.simulator import END, PAD, START, TOKENS, A, B, make_spec, read_all
 
 TABLE_WIDTH = 32
@@ -33,9 +34,22 @@ class Request:
 
 
 class World:
-    """A prefix-caching scheduler, latent state, and the checks. One step at a time."""
+    """A prefix-caching scheduler, latent state, and the checks. One step at a time.
 
-    def __init__(self, requests: list[list[int]], *, block_size: int, spec: LatentSpec) -> None:
+    decodes: whether steps of one token per request, none of which (re)starts, are decode steps, as in the model class.
+    """
+
+    def __init__(
+        self,
+        requests: list[list[int]],
+        *,
+        block_size: int,
+        spec: LatentSpec,
+        implementation: str = "reference",
+        decodes: bool = False,
+    ) -> None:
+        self.inject, self.commit = latent_step(implementation)
+        self.decodes = decodes
         self.requests = [Request(ids) for ids in requests]
         self.block_size = block_size
         self.spec = spec
@@ -52,8 +66,12 @@ class World:
         self.requests[index].blocks = []
         self.requests[index].num_computed = 0
 
-    def step(self, plan: list[tuple[int, int]], order: list[int] | None = None) -> Chunk:
-        """plan: (request, most tokens to compute), as scheduled; order: their rows in the batch. Checks everything."""
+    def step(self, plan: list[tuple[int, int]], order: list[int] | None = None) -> Chunk | None:
+        """plan: (request, most tokens to compute), as scheduled; order: their rows in the batch. Checks everything.
+
+        None after a decode step.
+        """
+        has_newcomers = any(not self.requests[index].blocks for index, _ in plan)
         ranges = {index: self._schedule(self.requests[index], wanted) for index, wanted in plan}
         rows = [index for index, _ in plan] if order is None else [plan[at][0] for at in order]
         tokens = [(self.requests[index], position) for index in rows for position in ranges[index]]
@@ -68,18 +86,20 @@ class World:
         for row, index in enumerate(rows):
             blocks = self.requests[index].blocks
             table[row, : len(blocks)] = torch.tensor(blocks)
-        chunk = read_chunk(
-            torch.tensor([request.ids[position] for request, position in tokens], dtype=torch.int32),
-            torch.tensor(starts, dtype=torch.int32),
-            torch.tensor([self.requests[index].num_computed for index in rows], dtype=torch.int32),
-            table,
-            torch.tensor(slots, dtype=torch.int64),
-            self.state,
-            self.spec,
-        )
+        ids_T = torch.tensor([request.ids[position] for request, position in tokens], dtype=torch.int32)
+        seq_lens_R = torch.tensor([self.requests[index].num_computed for index in rows], dtype=torch.int32)
+        slots_T = torch.tensor(slots, dtype=torch.int64)
+        hidden_TD = torch.tensor([[float(self._number(request.prefix(at)))] * 2 for request, at in tokens])
+        if self.decodes and not has_newcomers and len(tokens) == len(rows):
+            embeds_TD = torch.full((len(rows), 2), -1.0)
+            phase_T = self.inject(ids_T, embeds_TD, seq_lens_R, table, slots_T, self.state, self.spec)
+            self._check_decode(embeds_TD, phase_T, tokens)
+            self.commit(hidden_TD, phase_T, slots_T, self.state)
+            return None
+        starts_R = torch.tensor(starts, dtype=torch.int32)
+        chunk = read_chunk(ids_T, starts_R, seq_lens_R, table, slots_T, self.state, self.spec)
         self._check(chunk, tokens, slots, starts)
-        hidden = torch.tensor([[float(self._number(request.prefix(at)))] * 2 for request, at in tokens])
-        commit(hidden, chunk.phase_T, torch.tensor(slots), self.state, chunk.kept_T, chunk.last_R)
+        self.commit(hidden_TD, chunk.phase_T, slots_T, self.state, chunk.kept_T, chunk.last_R)
         return chunk
 
     def _schedule(self, request: Request, wanted: int) -> range:
@@ -109,6 +129,13 @@ class World:
 
     def _number(self, prefix: tuple[int, ...]) -> int:
         return self.numbers.setdefault(prefix, len(self.numbers))
+
+    def _check_decode(self, embeds_TD: Tensor, phase_T: Tensor, tokens: list[tuple[Request, int]]) -> None:
+        for at, (request, position) in enumerate(tokens):
+            is_latent, phase = read_all(request.ids, self.spec.size)[position]
+            fed = self._number(request.prefix(position - 1)) if is_latent else -1.0
+            assert embeds_TD[at].tolist() == [fed] * 2
+            assert int(phase_T[at]) == phase
 
     def _check(self, chunk: Chunk, tokens: list[tuple[Request, int]], slots: list[int], starts: list[int]) -> None:
         for at, (request, position) in enumerate(tokens):
@@ -229,7 +256,10 @@ def test_padded_requests_and_tokens() -> None:
 
 @st.composite
 def families(draw: st.DrawFn) -> list[list[int]]:
-    """Sequences of which some begin as others do: what a prefix cache is for."""
+    """Sequences of which some begin as others do: what a prefix cache is for.
+
+    Mostly pads and STARTs: so blocks end early, run over K and restart, and prefixes fork inside of them.
+    """
     tokens = st.sampled_from(TOKENS + (PAD,) * 8 + (START,) * 2)
     family = [draw(st.lists(tokens, min_size=1, max_size=14))]
     for _ in range(draw(st.integers(0, 4))):
@@ -239,13 +269,30 @@ def families(draw: st.DrawFn) -> list[list[int]]:
     return family
 
 
+@on_cpu
 @settings(max_examples=120, deadline=None)
-@given(family=families(), block_size=st.integers(1, 5), size=st.integers(1, 4), data=st.data())
+@given(
+    family=families(),
+    block_size=st.sampled_from([1, 2, 3, 4, 5, 16]),
+    size=st.integers(1, 4),
+    decodes=st.booleans(),
+    most=st.sampled_from([1, 6]),
+    data=st.data(),
+)
 def test_any_schedule_as_the_simulator(
-    family: list[list[int]], block_size: int, size: int, data: st.DataObject
+    implementation: str,
+    family: list[list[int]],
+    block_size: int,
+    size: int,
+    decodes: bool,
+    most: int,
+    data: st.DataObject,
 ) -> None:
-    """Any split into chunks, any neighbours, any order in the batch, preemptions: :meth:`World.step` checks it all."""
-    world = World(family, block_size=block_size, spec=make_spec(size))
+    """Any split into chunks, any neighbours, any order in the batch, preemptions: :meth:`World.step` checks it all.
+
+    Chunks end anywhere in a block and in a block of the cache; steps of one token are prefill or decode steps.
+    """
+    world = World(family, block_size=block_size, spec=make_spec(size), implementation=implementation, decodes=decodes)
     for _ in range(60):
         unfinished = [at for at, request in enumerate(world.requests) if request.num_computed < len(request.ids)]
         if not unfinished:
@@ -253,15 +300,18 @@ def test_any_schedule_as_the_simulator(
         if data.draw(st.integers(0, 9)) == 0:
             world.preempt(data.draw(st.sampled_from(unfinished)))
         chosen = data.draw(st.lists(st.sampled_from(unfinished), min_size=1, unique=True))
-        plan = [(at, data.draw(st.integers(1, 6))) for at in chosen]
+        plan = [(at, data.draw(st.integers(1, most))) for at in chosen]
         world.step(plan, data.draw(st.permutations(range(len(plan)))))
 
 
+@on_cpu
 @settings(max_examples=60, deadline=None)
 @given(family=families(), block_size=st.integers(1, 3), size=st.integers(1, 4), data=st.data())
-def test_all_at_once_on_a_cold_cache(family: list[list[int]], block_size: int, size: int, data: st.DataObject) -> None:
+def test_all_at_once_on_a_cold_cache(
+    implementation: str, family: list[list[int]], block_size: int, size: int, data: st.DataObject
+) -> None:
     """The most sharing there can be of blocks that are being filled."""
-    world = World(family, block_size=block_size, spec=make_spec(size))
+    world = World(family, block_size=block_size, spec=make_spec(size), implementation=implementation)
     world.step([(at, 99) for at in range(len(family))], data.draw(st.permutations(range(len(family)))))
 
 
