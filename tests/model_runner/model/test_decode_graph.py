@@ -1,0 +1,187 @@
+"""What a CUDA graph asks of the decode path, shown without a GPU: one graph, no look at the data, fixed addresses.
+
+A captured graph runs no Python. Whatever Python decides by what a tensor holds is decided once, at the capture, and is
+wrong ever after, without an error.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+from msgspec.structs import replace as changed
+from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from vllm.forward_context import get_forward_context, set_forward_context
+
+from model_runner.kernels.latent_step import LatentState, decide
+from tests.model_runner.model.conftest import add_in_a_block
+from tests.parity.stepper import Stepper
+
+NUM_REQUESTS = 3
+NUM_STEPS = 1000
+
+
+def tensors_of(state: LatentState) -> list[Tensor]:
+    return [value for field in fields(state) if isinstance(value := getattr(state, field.name), Tensor)]
+
+
+class DecodeStep:
+    """A step of three latent rows that the engine made, to be made again and again from the same state."""
+
+    def __init__(self, stepper: Stepper) -> None:
+        self.model, self.config = stepper.model, stepper.worker.vllm_config
+        self.state: LatentState = stepper.model.state
+        stepper.start_over()
+        for n in range(NUM_REQUESTS):
+            add_in_a_block(stepper, f"graph-{n}", max_tokens=4)
+        for _ in range(3):  # START is read, then two pads are computed: the second, from what the first committed
+            self.model.decode = self._keep  # on the instance, before the method of its class
+            stepper.step()
+            del self.model.decode
+        stepper.run()
+
+    def _keep(self, *arguments: Any) -> Tensor:
+        context = get_forward_context()
+        self.context = {"attn_metadata": context.attn_metadata, "slot_mapping": context.slot_mapping}
+        self.arguments = [one.clone() for one in arguments[:-1]]
+        self.before = [one.clone() for one in tensors_of(self.state)]
+        hidden_TD: Tensor = type(self.model).decode(self.model, *arguments)
+        return hidden_TD
+
+    def all_of_it(self, ids_T: Tensor, positions: Tensor, embeds_TD: Tensor, *attention: Tensor) -> tuple[Tensor, ...]:
+        """Everything that is computed for one token per request, to the token that the scheduler hears of."""
+        hidden_TD = self.model.decode(ids_T, positions, embeds_TD, *attention, self.state)
+        logits_RV = self.model.compute_logits(hidden_TD)
+        phase_R = self.state.request_phase_R[: ids_T.shape[0]]
+        return hidden_TD, logits_RV, decide(logits_RV.argmax(-1), phase_R, self.model.spec)
+
+    @torch.inference_mode()
+    def made_by(self, function: Callable[..., tuple[Tensor, ...]]) -> list[Tensor]:
+        """What a function like :meth:`all_of_it` gives, and the state that it leaves."""
+        for tensor, before in zip(tensors_of(self.state), self.before, strict=True):
+            tensor.copy_(before)
+        arguments = [one.clone() for one in self.arguments]
+        with set_forward_context(vllm_config=self.config, **self.context):
+            return [*function(*arguments), *(one.clone() for one in tensors_of(self.state))]
+
+
+@pytest.fixture(scope="module")
+def decode_step(maze_stepper: Stepper) -> DecodeStep:
+    return DecodeStep(maze_stepper)
+
+
+@contextmanager
+def as_on_a_gpu(model: Any, rule: str) -> Iterator[None]:
+    """``skips_known_rows`` looks at the data, and so is for a CPU alone."""
+    spec, model.spec, model.skips_known_rows = model.spec, changed(model.spec, rule=rule), False
+    try:
+        yield
+    finally:
+        model.spec, model.skips_known_rows = spec, True
+
+
+def as_one_graph(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[torch.fx.GraphModule]]:
+    """The function, traced when it is called, as one graph or not at all, and the list that its graph comes to."""
+    torch._dynamo.reset()
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    return torch.compile(function, fullgraph=True, backend=backend, dynamic=False), graphs
+
+
+def looks_at_data(graph: torch.fx.GraphModule) -> bool:
+    """Whether a number or a shape in it is known only from what tensors hold: tracing lets it through as a symbol, a
+    graph that is replayed cannot."""
+    return any(free_unbacked_symbols(node.meta.get("example_value")) for node in graph.graph.nodes)
+
+
+@pytest.mark.parametrize("rule", ["learned", "fixed"])
+def test_the_whole_decode_path_is_one_graph(decode_step: DecodeStep, rule: str) -> None:
+    """Inject, language model, commit, logits with their masks and the rule of the block: traced, they do the same."""
+    with as_on_a_gpu(decode_step.model, rule):
+        expected = decode_step.made_by(decode_step.all_of_it)
+        compiled, graphs = as_one_graph(decode_step.all_of_it)
+        got = decode_step.made_by(compiled)
+    assert len(graphs) == 1
+    assert not looks_at_data(graphs[0])
+    for ours, theirs in zip(got, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    chosen_R = got[2]
+    assert chosen_R.tolist() == [decode_step.model.spec.pad_id] * NUM_REQUESTS
+    phase_R = decode_step.state.request_phase_R[:NUM_REQUESTS]
+    assert phase_R.tolist() == [3] * NUM_REQUESTS  # two pads read
+    assert any(not torch.equal(before, after) for before, after in zip(decode_step.before, got[3:], strict=True))
+
+
+def host_sync(phase_R: Tensor) -> None:
+    phase_R.sub_(0 * phase_R.max().item())
+
+
+def branch(phase_R: Tensor) -> None:
+    if (phase_R > 0).any():
+        phase_R.add_(0)
+
+
+def shape_of_the_data(phase_R: Tensor) -> None:
+    phase_R.add_(0 * phase_R[phase_R > 1].sum())
+
+
+@pytest.mark.parametrize("fault", [host_sync, branch, shape_of_the_data])
+def test_the_check_notices(decode_step: DecodeStep, fault: Callable[[Tensor], None]) -> None:
+    """Each fault in the place where somebody would add it: between inject and the language model."""
+    inject = decode_step.model.inject
+
+    def faulty(*arguments: Any) -> Tensor:
+        phase_R: Tensor = inject(*arguments)
+        fault(phase_R)
+        return phase_R
+
+    decode_step.model.inject = faulty
+    try:
+        compiled, graphs = as_one_graph(decode_step.all_of_it)
+        with as_on_a_gpu(decode_step.model, "learned"):
+            try:
+                decode_step.made_by(compiled)
+            except TorchDynamoException:
+                return
+        assert looks_at_data(graphs[0])
+    finally:
+        decode_step.model.inject = inject
+
+
+def test_no_buffer_moves_in_a_thousand_steps(maze_stepper: Stepper) -> None:
+    """What a captured graph reads and writes: latent state, KV cache and inputs, while requests come and go."""
+    stepper = maze_stepper
+    stepper.start_over()
+    runner = stepper.worker.model_runner
+    inputs = [runner.input_ids.gpu, runner.inputs_embeds.gpu, runner.seq_lens, runner.query_start_loc.gpu]
+    kv_caches = list(runner.kv_caches)
+    expected = [one.data_ptr() for one in (*tensors_of(stepper.model.state), *inputs, *kv_caches)]
+    seen: set[tuple[int, ...]] = set()
+    decode = type(stepper.model).decode
+
+    def watched(ids_T: Tensor, positions: Tensor, embeds_TD: Tensor, *rest: Any) -> Tensor:
+        seen.add((ids_T.data_ptr(), embeds_TD.data_ptr(), *(one.data_ptr() for one in rest[:3])))
+        hidden_TD: Tensor = decode(stepper.model, ids_T, positions, embeds_TD, *rest)
+        return hidden_TD
+
+    add_in_a_block(stepper, "long", max_tokens=NUM_STEPS)
+    stepper.model.decode = watched
+    try:
+        for number in range(NUM_STEPS):
+            if number % 50 == 20:
+                add_in_a_block(stepper, f"short-{number}", max_tokens=30)
+            stepper.step()
+            now = [one.data_ptr() for one in (*tensors_of(stepper.model.state), *inputs, *kv_caches)]
+            assert now == expected
+    finally:
+        del stepper.model.decode
+    assert len(stepper.ids["long"]) == NUM_STEPS
+    assert len(seen) == 1  # what decode was called with lay at the same addresses every time
