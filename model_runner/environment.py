@@ -2,6 +2,8 @@
 
 import os
 
+from contracts.errors import BadSettings
+
 QUIET_AND_OFFLINE = {
     "HF_HUB_OFFLINE": "1",  # a checkpoint is a folder here; nothing is ever fetched
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -29,3 +31,23 @@ def set_cpu_environment() -> None:
     """
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))
+
+
+def set_runner_environment(*, is_cpu: bool) -> bool:
+    """Decide which of vLLM's model runners serves; returns whether it is V2, for which logits processors differ.
+
+    A user's own ``VLLM_USE_V2_MODEL_RUNNER`` wins. Else V2 on a GPU, as vLLM has it, and V1 on a CPU, where V2 needs a
+    Triton that can run there. vLLM would decide by itself, but silently, and by what is installed.
+
+    Raises ``BadSettings`` for a value that vLLM does not read either.
+    """
+    chosen = os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0" if is_cpu else "1")
+    if chosen not in ("0", "1"):
+        raise BadSettings(f"VLLM_USE_V2_MODEL_RUNNER is {chosen!r}; vLLM reads 0 or 1")
+    return chosen == "1"
+
+
+def set_gpu_environment(*, is_float32: bool) -> None:
+    """For vLLM on a GPU. float32 is float32: kernels that Triton compiles would otherwise multiply in TF32."""
+    if is_float32:
+        os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")

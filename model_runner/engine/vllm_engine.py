@@ -4,12 +4,17 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
-from contracts.errors import EngineDead, GenerationFailed, PromptTooLong
+from contracts.errors import BadSettings, EngineDead, GenerationFailed, PromptTooLong
 from model_runner.ablation.donors import OWN, Ablation, Row, block_positions, has_enough
 from model_runner.ablation.samples import donor_requests
 from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
-from model_runner.environment import set_cpu_environment, set_environment
+from model_runner.environment import (
+    set_cpu_environment,
+    set_environment,
+    set_gpu_environment,
+    set_runner_environment,
+)
 from model_runner.generation import GenerationDefaults
 from model_runner.settings import LatentAblation, RunnerSettings
 
@@ -57,23 +62,34 @@ class VllmEngine:
 
         donors: samples whose latents ``swap`` feeds; as the settings say if None.
 
-        Raises whatever vLLM raises when it cannot start, and ``BadSettings`` for donors that cannot be read.
+        Raises whatever vLLM raises when it cannot start, and ``BadSettings`` for donors that cannot be read and for
+        what latent blocks cannot go together with.
         """
         if settings.latent_ablation == "swap" and donors is None:
             donors = donor_requests(settings.latent_donors, checkpoint, defaults)
         ablation = Ablation(settings.latent_ablation, donors or ())
         is_cpu = is_cpu_engine()
         set_environment()
+        uses_v2 = set_runner_environment(is_cpu=is_cpu)
         if is_cpu:
             set_cpu_environment()
+        else:
+            set_gpu_environment(is_float32=settings.dtype == "float32")
         from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
         from model_runner.engine.vllm_stats import recorder_factory
+        from model_runner.model.supported import refuse_unsupported
 
         recorder, factory = recorder_factory()
-        args = AsyncEngineArgs(**engine_arguments(settings, checkpoint, is_cpu=is_cpu))
-        llm = AsyncLLM.from_engine_args(args, stat_loggers=[factory])
+        args = AsyncEngineArgs(**engine_arguments(settings, checkpoint, is_cpu=is_cpu, uses_v2=uses_v2))
+        config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
+        try:
+            refuse_unsupported(config)  # here, or it would be a traceback from another process
+        except ValueError as error:
+            raise BadSettings(str(error)) from error
+        llm = AsyncLLM.from_vllm_config(config, stat_loggers=[factory])
         return cls(llm, recorder, checkpoint, defaults.end_ids, settings.max_history_latents, ablation)
 
     @property
@@ -201,8 +217,13 @@ class VllmEngine:
         )
 
 
-def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu: bool) -> dict[str, Any]:
-    """The arguments of ``AsyncEngineArgs``: a pure function of the settings."""
+def engine_arguments(
+    settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu: bool, uses_v2: bool
+) -> dict[str, Any]:
+    """The arguments of ``AsyncEngineArgs``: a pure function of the settings.
+
+    uses_v2: whether vLLM's Model Runner V2 is to serve, to which requests with ablated latents need no processor.
+    """
     from msgspec.structs import asdict
 
     from model_runner.model.keys import ABLATION_KEY, MAX_REPLAYED_PADS, SPEC_KEY
@@ -210,11 +231,11 @@ def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu
 
     context = settings.context_tokens(checkpoint.context_tokens)
     kv_cache_mib = settings.kv_cache_mib or (DEFAULT_CPU_KV_CACHE_MIB if is_cpu else None)
-    processors = ["model_runner.model.latent_off:LatentOff"]
-    if settings.latent_ablation != "none":
+    processors = [f"model_runner.model.latent_off:LatentOff{'V2' if uses_v2 else ''}"]
+    if settings.latent_ablation != "none" and not uses_v2:
         processors.append("model_runner.model.feed_rows:FeedRows")
     dtype = settings.dtype if settings.dtype != "auto" else ("float32" if is_cpu else "bfloat16")
-    return {
+    arguments: dict[str, Any] = {
         "model": str(checkpoint.folder),
         "hf_overrides": {"architectures": [ARCHITECTURE]},
         "additional_config": {
@@ -241,6 +262,12 @@ def engine_arguments(settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu
         "use_tqdm_on_load": False,
         "disable_log_stats": False,  # our own recorder needs them
     }
+    if not is_cpu:
+        # The first knows no float32. Both say of a step what latents are found by, which vLLM's own choice may not.
+        arguments["attention_backend"] = "TRITON_ATTN" if dtype == "float32" else "FLASH_ATTN"
+        if not arguments["enforce_eager"]:
+            arguments["compilation_config"] = {"cudagraph_mode": "FULL_AND_PIECEWISE"}
+    return arguments
 
 
 def _prompt(request: EngineRequest) -> dict[str, Any]:

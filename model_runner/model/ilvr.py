@@ -21,6 +21,7 @@ from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
 from model_runner.model.counters import LatentCounters
 from model_runner.model.keys import spec_of
 from model_runner.model.processing import ILVRDummyInputsBuilder, ILVRMultiModalProcessor, ILVRProcessingInfo
+from model_runner.model.supported import refuse_unsupported
 
 
 @MULTIMODAL_REGISTRY.register_processor(
@@ -30,8 +31,11 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     requires_raw_input_tokens = True
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+        refuse_unsupported(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.spec = spec_of(vllm_config)
+        self._max_num_tokens = vllm_config.scheduler_config.max_num_batched_tokens
+        self._text_TD: Tensor | None = None  # allocated in the first call, which has the most tokens
         self.counters = LatentCounters()
         self.state: LatentState | None = None  # set by the worker as soon as the KV cache exists
         self.inject: Inject
@@ -40,6 +44,13 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self.skips_known_rows = current_platform.is_cpu()
         self.has_newcomers = False  # set by the worker for each step
         self.feedback: Feedback | None = None  # what is fed back if not the own hidden states
+
+    @staticmethod
+    def get_model_state_cls() -> type:
+        """What Model Runner V2 asks for; V1 does not."""
+        from model_runner.model.model_state import ILVRModelState
+
+        return ILVRModelState
 
     def ablate(self, feedback: Feedback, rows_R3: Tensor) -> None:
         """Feed back something else from now on. ``rows_R3`` are the numbers of the requests of each step, in order."""
@@ -61,12 +72,13 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     ) -> Any:
         """As the base class, [tokens, D] out; latent steps happen on the way. Without attention metadata (a profiling
         run) there are no requests and so no latent steps."""
-        metadata = get_forward_context().attn_metadata if is_forward_context_available() else None
-        if not metadata or self.state is None:
-            return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)
         assert input_ids is not None  # requires_raw_input_tokens
         if inputs_embeds is None:
-            inputs_embeds = self.embed_input_ids(input_ids)
+            inputs_embeds = self._embed_text(input_ids)
+        metadata = get_forward_context().attn_metadata if is_forward_context_available() else None
+        if not metadata or self.state is None:
+            # Called as in every step, and not by the base class with ids: what is compiled here is used there.
+            return self._language_model(positions, inputs_embeds)
         assert isinstance(metadata, dict)  # a list only with micro-batches, which latent steps do not use
         attention: Any = next(iter(metadata.values()))  # one KV cache group: the worker has checked it
         if attention.max_query_len == 1 and not self.has_newcomers:
@@ -80,6 +92,13 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
                 self.state,
             )
         return self._prefill(input_ids, positions, inputs_embeds, attention, self.state)
+
+    def _embed_text(self, ids_T: Tensor) -> Tensor:
+        """Embeddings where vLLM gives none: no images are served. At one address, as the inputs of graphs must be."""
+        embeds_TD: Tensor = self.embed_input_ids(ids_T)
+        if self._text_TD is None:
+            self._text_TD = embeds_TD.new_zeros(self._max_num_tokens, embeds_TD.shape[1])
+        return self._text_TD[: len(ids_T)].copy_(embeds_TD)
 
     def decode(
         self,
@@ -191,5 +210,6 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         logits_RV = hidden_RD.new_zeros(hidden_RD.shape[0], language_model.logits_processor.org_vocab_size)
         open_rows = is_open_R.nonzero().squeeze(1)
         if len(open_rows):
-            logits_RV[open_rows] = super().compute_logits(hidden_RD[open_rows])
+            of_open: Any = super().compute_logits(hidden_RD[open_rows])
+            logits_RV[open_rows] = of_open
         return logits_RV

@@ -1,19 +1,23 @@
 """The part of a vLLM worker that ILVR adds: latent state beside the KV cache, and the rule after the sampler.
 
-The engine argument ``worker_cls`` names ``cpu_worker.ILVRWorker`` or ``gpu_worker.ILVRWorker`` beside this file.
+The engine argument ``worker_cls`` names ``cpu_worker.ILVRWorker`` or ``gpu_worker.ILVRWorker`` beside this file. Both
+of vLLM's model runners are known here: V1, and V2, which has a model state (``model_state.py``) of its own.
 """
 
 import signal
 from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor
 
 from model_runner.ablation.donors import BANK_CAPACITY
 from model_runner.ablation.feedback import DonorBank, Feedback
-from model_runner.kernels.latent_step import LatentState, decide
+from model_runner.kernels.latent_step import LatentState
+from model_runner.model.block_rule import apply_block_rule
 from model_runner.model.feed_rows import FeedRows
+from model_runner.model.graph_gate import gate_dispatcher, gate_manager
 from model_runner.model.keys import ABLATION_KEY
+from model_runner.model.supported import is_known, refused_backend
 
 
 class LatentWorkerMixin:
@@ -23,28 +27,27 @@ class LatentWorkerMixin:
     vllm_config: Any
     cache_config: Any
     device: Any
+    use_v2_model_runner: bool
 
     def initialize_from_config(self, kv_cache_config: Any) -> None:
         # Ctrl-C in a terminal reaches every process; when the engine ends is for the server to say.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         super().initialize_from_config(kv_cache_config)  # type: ignore[misc]
-        block_tables = self.model_runner.input_batch.block_table.block_tables
-        block_size = self.cache_config.block_size
-        if len(block_tables) != 1 or block_tables[0].block_size != block_size:
-            raise RuntimeError(
-                "latent state is addressed by KV block: it needs one KV cache group whose kernel block size is the "
-                f"cache block size {block_size}, found {[table.block_size for table in block_tables]}"
-            )
+        self._check_attention()
         model = self.model_runner.get_model()
         model.state = LatentState.allocate(
             num_blocks=kv_cache_config.num_blocks,
-            block_size=block_size,
+            block_size=self.cache_config.block_size,
             max_requests=self.vllm_config.scheduler_config.max_num_seqs,
             hidden_size=self.vllm_config.model_config.get_hidden_size(),
             dtype=self.vllm_config.model_config.dtype,
             device=str(self.device),
         )
-        self.model_runner.sampler.register_forward_hook(self._apply_block_rule)
+        if self.use_v2_model_runner:
+            gate_manager(self.model_runner.cudagraph_manager, self._needs_python)
+        else:
+            self.model_runner.sampler.register_forward_hook(lambda _, args, output: apply_block_rule(model, output))
+            gate_dispatcher(self.model_runner.cudagraph_dispatcher, self._needs_python)
         mode = self.vllm_config.additional_config[ABLATION_KEY]
         if mode != "none":
             bank = DonorBank.allocate(
@@ -54,9 +57,39 @@ class LatentWorkerMixin:
                 dtype=self.vllm_config.model_config.dtype,
                 device=str(self.device),
             )
-            processors = self.model_runner.input_batch.logitsprocs.all
-            rows = next(one.rows_R3 for one in processors if isinstance(one, FeedRows))
-            model.ablate(Feedback(mode, bank), rows)
+            model.ablate(Feedback(mode, bank), self._feed_rows())
+
+    def _check_attention(self) -> None:
+        """Raises ``ValueError`` where latent state could not be found by KV block, with one line."""
+        runner = self.model_runner
+        if self.use_v2_model_runner:
+            block_sizes = [*runner.block_tables.block_sizes, *runner.kernel_block_sizes]
+            num_groups = len(runner.block_tables.block_sizes)
+        else:
+            block_sizes = [table.block_size for table in runner.input_batch.block_table.block_tables]
+            num_groups = len(block_sizes)
+        block_size = self.cache_config.block_size
+        if num_groups != 1 or set(block_sizes) != {block_size}:
+            raise ValueError(
+                "latent state is addressed by KV block: it needs one KV cache group whose kernel block size is the "
+                f"cache block size {block_size}, found {block_sizes}"
+            )
+        for group in runner.attn_groups[0]:
+            if not is_known(group.backend.get_name()):
+                raise ValueError(f"ILVR cannot be served with {refused_backend(group.backend.get_name())}")
+
+    def _feed_rows(self) -> Tensor:
+        """The numbers of the requests of each step, in the order of the batch, from whoever keeps them."""
+        if self.use_v2_model_runner:
+            rows: Tensor = self.model_runner.model_state.rows_R3
+            return rows
+        processors = self.model_runner.input_batch.logitsprocs.all
+        return next(one.rows_R3 for one in processors if isinstance(one, FeedRows))
+
+    def _needs_python(self) -> bool:
+        """Whether the model class must see this step, because a graph of plain decoding would get it wrong."""
+        model = self.model_runner.get_model()
+        return bool(model.has_newcomers or model.counters.is_tracing)
 
     def execute_model(self, scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
         """A request that (re)starts may share a block with a token of this very step, even if each has one token only:
@@ -67,18 +100,6 @@ class LatentWorkerMixin:
         self.model_runner.get_model().has_newcomers = has_newcomers
         return super().execute_model(scheduler_output, *args, **kwargs)  # type: ignore[misc]
 
-    def _apply_block_rule(self, sampler: nn.Module, args: Any, output: Any) -> None:
-        """What was sampled inside a block becomes what the rule of the block says, before anyone sees it.
-
-        It comes after penalties and after sampling, as in the published code, and before stop checks and the client.
-        """
-        model = self.model_runner.get_model()
-        if model.state is None:
-            return
-        ids = output.sampled_token_ids  # [R, 1]
-        phase = model.state.request_phase_R[: ids.shape[0]]
-        output.sampled_token_ids = decide(ids.squeeze(1), phase, model.spec).unsqueeze(1)
-
     # Called by name over collective_rpc.
 
     def latent_counters(self) -> dict[str, int]:
@@ -87,7 +108,8 @@ class LatentWorkerMixin:
 
     def num_known_requests(self) -> int:
         """Requests that the model runner keeps state of."""
-        return len(self.model_runner.requests)
+        runner = self.model_runner
+        return runner.req_states.num_reqs if self.use_v2_model_runner else len(runner.requests)
 
     def add_donor(self, blocks: Sequence[Sequence[int]]) -> int:
         """Keep blocks of the one request that was traced; each is given by the positions of its pads."""

@@ -56,7 +56,7 @@ class TestAblation:
         """Without an ablation the model gets nothing to do: no numbers of requests are kept."""
         for mode, num_processors in (("none", 1), ("zero", 2), ("noise", 2), ("swap", 2)):
             settings = load_settings(model=maze_checkpoint.folder, latent_ablation=mode)
-            told = engine_arguments(settings, maze_checkpoint, is_cpu=True)
+            told = engine_arguments(settings, maze_checkpoint, is_cpu=True, uses_v2=False)
             assert told["additional_config"][ABLATION_KEY] == mode
             assert told["enable_prefix_caching"] is (mode == "none")
             assert len(told["logits_processors"]) == num_processors

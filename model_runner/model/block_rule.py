@@ -1,0 +1,20 @@
+"""The rule of a block, after the sampler of either runner.
+
+It comes after penalties and after sampling, as in the published code, and before stop checks and the client.
+"""
+
+from typing import Any
+
+from model_runner.kernels.latent_step import decide
+
+
+def apply_block_rule(model: Any, output: Any) -> None:
+    """What was sampled inside a block becomes what the rule says, before anyone sees it.
+
+    output: vLLM's sampler output, rows in the order of the batch. Without state, in a profiling run, nothing happens.
+    """
+    if model.state is None:
+        return
+    ids_R1 = output.sampled_token_ids
+    phase_R = model.state.request_phase_R[: ids_R1.shape[0]]
+    output.sampled_token_ids = decide(ids_R1.squeeze(1), phase_R, model.spec).unsqueeze(1)
