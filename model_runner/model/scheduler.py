@@ -30,6 +30,10 @@ class _SplitsAtPads:
     def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
         self._num_replayed_pads = 0
         output: SchedulerOutput = super().schedule(*args, **kwargs)  # type: ignore[misc]
+        for new in output.scheduled_new_reqs:
+            # vLLM leaves out the pixels of images that lie in a cached prefix. But when the request is preempted, and
+            # then neither the prefix nor the image is cached any more, Model Runner V1 has to encode the image.
+            new.mm_features = self.requests[new.req_id].mm_features  # type: ignore[attr-defined]
         return output
 
     def _reserve_prefill_lookahead(self, request: Request, num_computed_tokens: int, num_new_tokens: int) -> int:
