@@ -1,7 +1,7 @@
 """Engines on the checkpoints of the golden data. An engine takes long to start: few are."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,8 @@ from model_runner.checkpoint import Checkpoint, read_checkpoint
 from model_runner.engine.vllm_engine import VllmEngine
 from model_runner.generation import GenerationDefaults, read_generation_defaults
 from model_runner.settings import RunnerSettings
+from tests.parity.plain import Plain
+from tests.parity.stepper import Stepper, running_stepper
 
 ReadCheckpoint = Callable[..., tuple[Checkpoint, GenerationDefaults]]
 
@@ -42,3 +44,39 @@ def start_vllm(checkpoint_of: ReadCheckpoint) -> StartVllm:
             await engine.aclose()
 
     return start
+
+
+StepperOf = Callable[..., Stepper]
+
+
+@pytest.fixture(scope="package")
+def stepper_of(checkpoint_of: ReadCheckpoint) -> Iterator[StepperOf]:
+    """``stepper_of("b", block_size=32)``: an engine in this process, the same one whenever the same is asked for."""
+    started: dict[object, Stepper] = {}
+    with ExitStack() as stack:
+
+        def get(name: str, *, rule: BlockRule | None = None, **settings: object) -> Stepper:
+            key = (name, rule, *sorted(settings.items()))
+            if key not in started:
+                checkpoint, defaults = checkpoint_of(name, rule)
+                started[key] = stack.enter_context(running_stepper(checkpoint, defaults, **settings))
+            started[key].start_over()
+            return started[key]
+
+        yield get
+
+
+PlainOf = Callable[..., Plain]
+
+
+@pytest.fixture(scope="session")
+def plain_of(checkpoint_of: ReadCheckpoint) -> PlainOf:
+    """``plain_of("b")``: the plain engine, loaded once."""
+    loaded: dict[object, Plain] = {}
+
+    def get(name: str, *, rule: BlockRule | None = None) -> Plain:
+        if (name, rule) not in loaded:
+            loaded[name, rule] = Plain.load(*checkpoint_of(name, rule))
+        return loaded[name, rule]
+
+    return get

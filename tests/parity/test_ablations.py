@@ -119,7 +119,7 @@ async def test_what_is_fed(ablated):
     """Against the recording: the first latent of an answer follows what was said before any was replaced."""
     traces = read_traces(ablated.name)
     for trace, (ids, latents) in zip(traces, ablated.expected, strict=True):
-        own = recorded_latents(trace)
+        own = trace.latents
         at = min(latents)
         assert at == min(own)
         assert ids[: at - len(trace.expanded_ids)] == trace.output_ids[: at - len(trace.expanded_ids)]
@@ -129,16 +129,10 @@ async def test_what_is_fed(ablated):
         elif ablated.mode == "noise":
             np.testing.assert_allclose(np.linalg.norm(latents[at]), own[at]["l2"], rtol=1e-4)
         else:
-            others = [recorded_latents(other).values() for other in traces if other.files != trace.files]
+            others = [other.latents.values() for other in traces if other.files != trace.files]
             lent = np.array([fed["first8"] for other in others for fed in other])
             for latent in latents.values():
                 assert np.abs(lent - latent.numpy()[:8]).max(axis=1).min() < ATOL
-
-
-def recorded_latents(trace):
-    """What the published code fed, by position."""
-    fed = [step for step in trace.steps if step["feed"] == "embeds"]
-    return {len(trace.expanded_ids) + step["fed_at_output_index"]: step["fed"] for step in fed}
 
 
 async def test_another_seed_is_another_noise(checkpoint_of):

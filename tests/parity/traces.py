@@ -33,6 +33,24 @@ class Trace:
     def images(self) -> tuple[EngineImage, ...]:
         return tuple(load_image(name) for name in self.files)
 
+    @property
+    def latents(self) -> dict[int, dict[str, Any]]:
+        """What the published code fed, by position: the first 8 components and the norm."""
+        fed = [step for step in self.steps if step["feed"] == "embeds"]
+        return {len(self.expanded_ids) + step["fed_at_output_index"]: step["fed"] for step in fed}
+
+    @property
+    def blocks(self) -> list[range]:
+        """Where whole latent blocks stand in the answer: from START to the END that closes it, pads between."""
+        found = []
+        for start, token in enumerate(self.output_ids):
+            end = start + 1
+            while end < len(self.output_ids) and self.output_ids[end] == PAD_ID:
+                end += 1
+            if token == START_ID and start + 1 < end < len(self.output_ids) and self.output_ids[end] == END_ID:
+                found.append(range(start, end + 1))
+        return found
+
 
 def read_traces(name: str) -> list[Trace]:
     recorded = json.loads((GOLDEN / f"generate-{name}.json").read_text())
@@ -61,14 +79,23 @@ def collapse(ids: list[int]) -> tuple[int, ...]:
 
 
 def request_of(
-    trace: Trace, defaults: GenerationDefaults, request_id: str, *, history: int = 0, max_tokens: int = 120
+    trace: Trace,
+    defaults: GenerationDefaults,
+    request_id: str,
+    *,
+    history: int = 0,
+    max_tokens: int = 120,
+    num_shifted: int = 0,
 ) -> EngineRequest:
-    """A request whose prompt ends with the first ``history`` recorded output tokens."""
+    """A request whose prompt ends with the first ``history`` recorded output tokens.
+
+    ``num_shifted`` tokens of text before all else move it to other positions; how it goes on is then not recorded.
+    """
     asked = Sampling(temperature=0.0, max_tokens=max_tokens)
     sampling = defaults.resolve(asked, num_prompt_tokens=len(trace.expanded_ids), context_tokens=8192)
     return EngineRequest(
         request_id=request_id,
-        prompt_ids=trace.prompt_ids + trace.output_ids[:history],
+        prompt_ids=tuple(range(1000, 1000 + num_shifted)) + trace.prompt_ids + trace.output_ids[:history],
         images=trace.images,
         sampling=sampling,
     )
