@@ -26,9 +26,10 @@ test: check           ## everything CI runs
 test-slow: setup      ## the exhaustive tests, half an hour: every position of every block, and five minutes of a crowd
 	$(PYTHON) -m pytest tests -m slow $(ARGS)
 
-# Where triton is installed, these folders test both implementations of the latent step, and compile kernels offline.
-test-kernels: $(KERNELS_STAMP)  ## the Triton kernels, interpreted on a CPU, in an environment of their own
+# Where triton is installed, the first command tests both implementations of the latent step.
+test-kernels: $(KERNELS_STAMP)  ## the Triton kernels: interpreted on a CPU, then compiled for GPUs that are not there
 	TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/model_runner/kernels tests/model_runner/model/test_chunk.py $(ARGS)
+	$(KERNELS_PYTHON) -m pytest tests/kernels $(ARGS)
 
 check: setup          ## format, lint, types, import rules, and the code blocks of README and docs
 	.venv/bin/ruff format --check .

@@ -1,0 +1,278 @@
+"""Parity of the Triton kernels with the definition in float64, over odd shapes, types and strides.
+
+There is no tolerance: hidden states and phases are moved and never computed with, so what comes out has to be the very
+bits that went in. On a GPU this runs compiled kernels; with TRITON_INTERPRET=1 the same cases run on a CPU.
+"""
+
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from model_runner.kernels.latent_step import LatentState, latent_step, reference
+from tests.model_runner.kernels.cases import TRITON_DEVICE, needs_triton
+from tests.model_runner.simulator import PAD, START, TOKENS, make_spec
+
+pytestmark = needs_triton
+
+SIZE = 3
+SPEC = make_spec(SIZE)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+HIDDEN_SIZES = pytest.mark.parametrize("hidden_size", [1, 3, 64, 127, 896, 4097])  # 4097: more than whole tiles
+NUM_REQUESTS = pytest.mark.parametrize("num_requests", [0, 1, 2, 3, 17, 64])
+BLOCK_SIZES = (1, 5, 16, 32)
+NUM_BLOCKS = 150
+MAX_REQUESTS = 70
+WIDTH = 8  # blocks of a request
+
+
+@dataclass
+class Step:
+    """A batch of one token per request, with every kind of row in it; on the CPU."""
+
+    ids_R: Tensor
+    embeds_RD: Tensor
+    seq_lens_R: Tensor
+    table_RB: Tensor
+    slots_R: Tensor
+    hidden_RD: Tensor
+    state: LatentState
+
+    def to(self, device: str, dtype: torch.dtype | None = None) -> "Step":
+        """A copy, floating point numbers in ``dtype`` if one is given."""
+        state = self.state
+        return Step(
+            ids_R=self.ids_R.to(device, copy=True),
+            embeds_RD=self.embeds_RD.to(device, dtype, copy=True),
+            seq_lens_R=self.seq_lens_R.to(device, copy=True),
+            table_RB=self.table_RB.to(device, copy=True),
+            slots_R=self.slots_R.to(device, copy=True),
+            hidden_RD=self.hidden_RD.to(device, dtype, copy=True),
+            state=replace(
+                state,
+                feedback_BD=state.feedback_BD.to(device, dtype, copy=True),
+                phase_B=state.phase_B.to(device, copy=True),
+                step_phase_R=state.step_phase_R.to(device, copy=True),
+                request_phase_R=state.request_phase_R.to(device, copy=True),
+            ),
+        )
+
+    def inject(self, inject) -> Tensor:
+        return inject(self.ids_R, self.embeds_RD, self.seq_lens_R, self.table_RB, self.slots_R, self.state, SPEC)
+
+
+def make_step(
+    num_requests: int, hidden_size: int, dtype: torch.dtype, block_size: int, *, ints: torch.dtype = torch.int32
+) -> Step:
+    """Rows differ in token, phase before (0, 1, 2, K, K + 1) and position (0, and each side of block boundaries)."""
+    g = torch.Generator().manual_seed(num_requests * 7919 + hidden_size)
+    state = LatentState.allocate(
+        num_blocks=NUM_BLOCKS,
+        block_size=block_size,
+        max_requests=MAX_REQUESTS,
+        hidden_size=hidden_size,
+        dtype=dtype,
+        device="cpu",
+    )
+    state.feedback_BD[:NUM_BLOCKS] = torch.randn(NUM_BLOCKS, hidden_size, generator=g).to(dtype)
+    state.phase_B[:NUM_BLOCKS] = torch.randint(0, SIZE + 2, (NUM_BLOCKS,), generator=g, dtype=torch.int32)
+    state.feedback_BD[:NUM_BLOCKS][state.phase_B[:NUM_BLOCKS] == 0] = float("nan")  # stale: may never be copied
+    table_RB = torch.randint(0, NUM_BLOCKS, (num_requests, WIDTH), generator=g)
+    own_R = torch.randperm(NUM_BLOCKS, generator=g)[:num_requests]  # what is written belongs to one request
+    edges = torch.tensor([0, 1, block_size - 1, block_size, block_size + 1, 2 * block_size, WIDTH * block_size - 1])
+    positions_R = edges[torch.arange(num_requests) % len(edges)]
+    table_RB.scatter_(1, (positions_R // block_size)[:, None], own_R[:, None])
+    tokens = torch.tensor([*TOKENS, PAD, PAD, PAD, START])
+    is_padded_R = torch.arange(num_requests) % 5 == 4
+    return Step(
+        ids_R=tokens[torch.randint(0, len(tokens), (num_requests,), generator=g)].to(ints),
+        embeds_RD=torch.randn(num_requests, hidden_size, generator=g).to(dtype),
+        seq_lens_R=(positions_R + 1).to(ints),
+        table_RB=table_RB.to(torch.int32),
+        slots_R=torch.where(is_padded_R, -1, own_R * block_size + positions_R % block_size).to(ints),
+        hidden_RD=torch.randn(num_requests, hidden_size, generator=g).to(dtype),
+        state=state,
+    )
+
+
+def same(got: Tensor, want: Tensor) -> bool:
+    """Whether numbers are those of ``want`` in float64, which holds each of them: bit by bit, NaN and -0 included."""
+    if got.is_floating_point():
+        return torch.equal(got.cpu().double().view(torch.int64), want.view(torch.int64))
+    return torch.equal(got.cpu(), want)
+
+
+def check(step: Step) -> None:
+    """inject, then commit, on a copy each for Triton and for the definition."""
+    inject, commit = latent_step("triton")
+    got, want = step.to(TRITON_DEVICE), step.to("cpu", torch.float64)
+    got_phase_R, want_phase_R = got.inject(inject), want.inject(reference.inject)
+    assert same(got_phase_R, want_phase_R)
+    assert same(got.embeds_RD, want.embeds_RD)
+    commit(got.hidden_RD, got_phase_R, got.slots_R, got.state)
+    reference.commit(want.hidden_RD, want_phase_R, want.slots_R, want.state)
+    check_states(got.state, want.state)
+
+
+def check_states(got: LatentState, want: LatentState) -> None:
+    """Of all rows that may be read: the last one, ``discard``, may not."""
+    assert same(got.feedback_BD[:-1], want.feedback_BD[:-1])
+    assert same(got.phase_B[:-1], want.phase_B[:-1])
+    assert same(got.request_phase_R, want.request_phase_R)
+
+
+@DTYPES
+@HIDDEN_SIZES
+@NUM_REQUESTS
+def test_a_decode_step(num_requests: int, hidden_size: int, dtype: torch.dtype) -> None:
+    block_size = BLOCK_SIZES[(num_requests + hidden_size) % len(BLOCK_SIZES)]
+    check(make_step(num_requests, hidden_size, dtype, block_size))
+
+
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+@pytest.mark.parametrize("ints", [torch.int32, torch.int64], ids=str)
+def test_every_block_size_and_both_integers(block_size: int, ints: torch.dtype) -> None:
+    check(make_step(64, 3, torch.float32, block_size, ints=ints))
+
+
+def test_the_cases_hold_what_they_are_for() -> None:
+    """Each phase at which a pad is or is not a latent, at each edge of a block; padded rows; rows that are copied."""
+    seen = set()
+    for block_size in BLOCK_SIZES:
+        step = make_step(64, 1, torch.float32, block_size)
+        rows_R = reference.row_before(step.seq_lens_R - 1, step.table_RB, step.state)
+        is_pad_R = (step.ids_R == PAD) & (step.slots_R >= 0) & (step.seq_lens_R > 1)
+        seen |= {int(phase) for phase in step.state.phase_B[rows_R][is_pad_R]}
+        phase_R = step.inject(reference.inject)
+        assert int((phase_R > 1).sum()) >= 5
+        assert int((step.slots_R < 0).sum()) == 12
+    assert seen == {0, 1, 2, SIZE, SIZE + 1}
+
+
+@DTYPES
+@pytest.mark.parametrize("hidden_size", [3, 896, 4097])
+@pytest.mark.parametrize("ints", [torch.int32, torch.int64], ids=str)
+def test_several_tokens_per_request(hidden_size: int, dtype: torch.dtype, ints: torch.dtype) -> None:
+    """The commit of a prefill step: some tokens are kept, last tokens in any order, more requests than tokens."""
+    _, commit = latent_step("triton")
+    step = make_step(17, hidden_size, dtype, 5, ints=ints)
+    phase_T = (torch.arange(17) % (SIZE + 2)).int()
+    kept_T = torch.arange(17) % 3 != 1
+    last_R = torch.tensor([16, 4, 4, 0, *range(17)])  # 4 is padded and 16 is kept: neither matters
+    got, want = step.to(TRITON_DEVICE), step.to("cpu", torch.float64)
+    moved = [one.to(TRITON_DEVICE) for one in (phase_T, kept_T, last_R)]
+    commit(got.hidden_RD, moved[0], got.slots_R, got.state, moved[1], moved[2])
+    reference.commit(want.hidden_RD, phase_T, want.slots_R, want.state, kept_T, last_R)
+    check_states(got.state, want.state)
+    no_request = torch.zeros(0, dtype=torch.int64, device=TRITON_DEVICE)
+    commit(got.hidden_RD[:0], moved[0][:0], got.slots_R[:0], got.state, moved[1][:0], no_request)
+    check_states(got.state, want.state)
+
+
+@DTYPES
+def test_bits_are_moved_as_they_are(dtype: torch.dtype) -> None:
+    """Every pattern of 16 bits, as one number or as two halves of one: NaN with their payloads, subnormals, -0."""
+    inject, commit = latent_step("triton")
+    patterns = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype).view(16, -1).to(TRITON_DEVICE)
+    state = LatentState.allocate(
+        num_blocks=16, block_size=1, max_requests=16, hidden_size=patterns.shape[1], dtype=dtype, device=TRITON_DEVICE
+    )
+    at = torch.arange(16, device=TRITON_DEVICE)
+    commit(patterns, torch.ones(16, dtype=torch.int32, device=TRITON_DEVICE), at, state)
+    embeds = torch.zeros_like(patterns)
+    table = torch.stack([at, (at + 1) % 16], dim=1).int()
+    inject(torch.full_like(at, PAD), embeds, torch.full_like(at, 2), table, (at + 1) % 16, state, SPEC)
+    assert torch.equal(state.feedback_BD[:16].view(torch.int16), patterns.view(torch.int16))
+    assert torch.equal(embeds.view(torch.int16), patterns.view(torch.int16))
+
+
+def every_other(vector: Tensor, fill: int) -> Tensor:
+    """The same numbers in every other place of a longer vector, and others between them."""
+    wide = vector.new_full((2 * len(vector),), fill)
+    wide[::2] = vector
+    return wide[::2]
+
+
+def in_wider_rows(rows: Tensor) -> Tensor:
+    """The same rows within wider ones, which begin where 16 bytes do not."""
+    wide = rows.new_zeros(rows.shape[0], rows.shape[1] + 5)
+    wide[:, 3:-2] = rows
+    return wide[:, 3:-2]
+
+
+@DTYPES
+@pytest.mark.parametrize("hidden_size", [1, 64, 127])
+def test_strided_inputs(hidden_size: int, dtype: torch.dtype) -> None:
+    """And nothing is written between the rows."""
+    inject, commit = latent_step("triton")
+    step = make_step(17, hidden_size, dtype, 5)
+    want = step.to("cpu", torch.float64)
+    want_phase_R = want.inject(reference.inject)
+    reference.commit(want.hidden_RD, want_phase_R, want.slots_R, want.state)
+
+    moved = step.to(TRITON_DEVICE)
+    got = replace(
+        moved,
+        ids_R=every_other(moved.ids_R, PAD),
+        seq_lens_R=every_other(moved.seq_lens_R, 2),
+        slots_R=every_other(moved.slots_R, 0),
+        embeds_RD=in_wider_rows(moved.embeds_RD),
+        hidden_RD=in_wider_rows(moved.hidden_RD),
+        table_RB=in_wider_rows(moved.table_RB),
+    )
+    got_phase_R = got.inject(inject)
+    commit(got.hidden_RD, every_other(got_phase_R, 9), got.slots_R, got.state)
+    assert same(got_phase_R, want_phase_R)
+    assert same(got.embeds_RD, want.embeds_RD)
+    margins = got.embeds_RD.as_strided((16, 5), (hidden_size + 5, 1), storage_offset=hidden_size + 3)
+    assert torch.equal(margins, torch.zeros_like(margins))
+    check_states(got.state, want.state)
+
+
+@pytest.mark.parametrize("name", ["embeds_RD", "hidden_RD", "table_RB"])
+def test_rows_that_are_not_contiguous_are_refused(name: str) -> None:
+    inject, commit = latent_step("triton")
+    step = make_step(3, 64, torch.float32, 5)
+    turned = replace(step, **{name: getattr(step, name).t().contiguous().t()})
+    calls = {"hidden_RD": lambda: commit(turned.hidden_RD, step.state.step_phase_R[:3], step.slots_R, step.state)}
+    with pytest.raises(ValueError, match="contiguous within a row"):
+        calls.get(name, lambda: turned.inject(inject))()
+
+
+def test_what_would_be_read_or_written_past_its_end_is_refused() -> None:
+    inject, commit = latent_step("triton")
+    step = make_step(3, 64, torch.float32, 5)
+    phase_T, kept_T = step.state.step_phase_R[:3], torch.ones(3, dtype=torch.bool)
+    with pytest.raises(ValueError, match=r"float16.*float32"):
+        replace(step, embeds_RD=step.embeds_RD.half()).inject(inject)
+    with pytest.raises(ValueError, match=r"float16.*float32"):
+        commit(step.hidden_RD.half(), phase_T, step.slots_R, step.state)
+    with pytest.raises(ValueError, match="3 requests"):
+        replace(step, slots_R=step.slots_R[:2]).inject(inject)
+    with pytest.raises(ValueError, match="3 tokens"):
+        commit(step.hidden_RD, phase_T[:2], step.slots_R, step.state)
+    with pytest.raises(ValueError, match="3 tokens"):
+        commit(step.hidden_RD, phase_T, step.slots_R, step.state, kept_T[:2], torch.tensor([0]))
+    with pytest.raises(ValueError, match="71 requests"):
+        commit(step.hidden_RD, phase_T, step.slots_R, step.state, kept_T, torch.zeros(71, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("what", ["one bit of a row", "the phase after a pad", "a row of its neighbour"])
+def test_the_comparison_notices(what: str) -> None:
+    """It has teeth: the smallest differences of each kind are outside it."""
+    step = make_step(17, 64, torch.bfloat16, 5)
+    got, want = step.to("cpu"), step.to("cpu", torch.float64)
+    for one in (got, want):
+        one.inject(reference.inject)
+        reference.commit(one.hidden_RD, one.state.step_phase_R[:17], one.slots_R, one.state)
+    check_states(got.state, want.state)
+    row = int(got.slots_R[0]) // 5
+    if what == "one bit of a row":
+        got.state.feedback_BD.view(torch.int16)[row, 63] ^= 1
+    elif what == "the phase after a pad":
+        got.state.request_phase_R[0] += 1
+    else:
+        got.state.feedback_BD[row] = got.state.feedback_BD[int(got.slots_R[1]) // 5].clone()
+    with pytest.raises(AssertionError):
+        check_states(got.state, want.state)
