@@ -1,5 +1,5 @@
 # Everything a contributor types. Each target works on a fresh machine by itself; `make setup` is instant the second time.
-.PHONY: run setup test test-slow test-kernels check lock clean
+.PHONY: run setup test test-slow test-kernels report-kernels check lock clean
 .DEFAULT_GOAL := run
 
 PYTHON := .venv/bin/python
@@ -30,6 +30,9 @@ test-slow: setup      ## the exhaustive tests, half an hour: every position of e
 test-kernels: $(KERNELS_STAMP)  ## the Triton kernels: interpreted on a CPU, then compiled for GPUs that are not there
 	TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/model_runner/kernels tests/model_runner/model/test_chunk.py $(ARGS)
 	$(KERNELS_PYTHON) -m pytest tests/kernels $(ARGS)
+
+report-kernels: $(KERNELS_STAMP)  ## registers, shared memory and spills of the kernels on three architectures
+	$(KERNELS_PYTHON) -m benchmarks.kernel_report
 
 check: setup          ## format, lint, types, import rules, and the code blocks of README and docs
 	.venv/bin/ruff format --check .

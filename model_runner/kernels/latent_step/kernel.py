@@ -23,7 +23,7 @@ from torch import Tensor
 from contracts.manifest import LatentSpec
 from model_runner.kernels.latent_step.reference import LatentState
 
-# 16 bytes of a 2-byte type for each of 128 threads: the widest load there is, once.
+# Of a 2-byte type 16 bytes for each of 128 threads: one load, the widest that sm_80 and sm_90 have.
 MAX_TILE = 1024
 ELEMENTS_PER_WARP = 256
 
