@@ -6,6 +6,8 @@ PYTHON := .venv/bin/python
 STAMP  := .venv/.complete
 KERNELS_PYTHON := .venv-kernels/bin/python
 KERNELS_STAMP  := .venv-kernels/.complete
+# What `make test ARGS=…` selects is for the other environment.
+KERNELS_ARGS    = $(if $(filter test-kernels,$(MAKECMDGOALS)),$(ARGS))
 
 run: setup            ## serve the embedded maze model on port 8000
 	@.venv/bin/ilvr serve $(ARGS)
@@ -20,7 +22,7 @@ $(KERNELS_STAMP): requirements/cpu.txt requirements/kernels.txt pyproject.toml t
 	@bash tools/setup.sh .venv-kernels requirements/cpu.txt requirements/kernels.txt
 	@touch $@
 
-test: check           ## everything CI runs
+test: check test-kernels  ## everything CI runs
 	$(PYTHON) -m pytest tests --ignore=tests/architecture --ignore=tests/docs $(ARGS)
 
 test-slow: setup      ## the exhaustive tests, half an hour: every position of every block, and five minutes of a crowd
@@ -28,8 +30,8 @@ test-slow: setup      ## the exhaustive tests, half an hour: every position of e
 
 # Where triton is installed, the first command tests both implementations of the latent step.
 test-kernels: $(KERNELS_STAMP)  ## the Triton kernels: interpreted on a CPU, then compiled for GPUs that are not there
-	TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/model_runner/kernels tests/model_runner/model/test_chunk.py $(ARGS)
-	$(KERNELS_PYTHON) -m pytest tests/kernels $(ARGS)
+	TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/model_runner/kernels tests/model_runner/model/test_chunk.py $(KERNELS_ARGS)
+	$(KERNELS_PYTHON) -m pytest tests/kernels $(KERNELS_ARGS)
 
 report-kernels: $(KERNELS_STAMP)  ## registers, shared memory and spills of the kernels on three architectures
 	$(KERNELS_PYTHON) -m benchmarks.kernel_report

@@ -36,6 +36,9 @@ on_cpu = pytest.mark.parametrize(
     ],
 )
 
+# An interpreted program takes milliseconds. Where Triton is interpreted, the definition is tried elsewhere as well.
+EXAMPLES = 40 if INTERPRETED else 120
+
 TEXT = (A, B, EOS)
 TOKENS = (*TEXT, PAD, START, END)
 sequences = st.lists(st.sampled_from(TOKENS + (PAD,) * 4 + (START,)), max_size=24)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.manifest import BlockRule, LatentSpec
@@ -33,6 +33,7 @@ class TestNextPhase:
             got.append(int(phase))
         assert got == phases
 
+    @settings(deadline=None)
     @given(ids=sequences, size=st.integers(1, 4))
     def test_as_the_simulator(self, ids: list[int], size: int) -> None:
         spec = make_spec(size)
@@ -72,6 +73,7 @@ class TestDecide:
             emitted.append(int(token))
         return emitted
 
+    @settings(deadline=None)
     @given(chosen=sequences, size=st.integers(1, 4), rule=st.sampled_from(RULES))
     def test_as_the_simulator(self, chosen: list[int], size: int, rule: BlockRule) -> None:
         block, expected = Block(size), []
@@ -80,6 +82,7 @@ class TestDecide:
             block.read(expected[-1])
         assert self.answer(chosen, make_spec(size, rule)) == expected
 
+    @settings(deadline=None)
     @given(chosen=sequences, size=st.integers(1, 4))
     def test_a_fixed_block_has_k_pads_whatever_is_chosen(self, chosen: list[int], size: int) -> None:
         text = [token for token in chosen if token not in (PAD, END)]  # masked outside, as the rule says
@@ -88,6 +91,7 @@ class TestDecide:
         for block in after:
             assert block == ([PAD] * size + [END])[: len(block)]
 
+    @settings(deadline=None)
     @given(chosen=sequences, size=st.integers(1, 4), rule=st.sampled_from(RULES))
     def test_the_end_of_the_text_never_comes_inside_a_block(
         self, chosen: list[int], size: int, rule: BlockRule

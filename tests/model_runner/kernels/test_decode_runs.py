@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contracts.manifest import BlockRule
 from model_runner.kernels.latent_step import decide, latent_step
-from tests.model_runner.kernels.cases import HIDDEN, RULES, TEXT, ints, make_state, on_cpu, rows
+from tests.model_runner.kernels.cases import EXAMPLES, HIDDEN, RULES, TEXT, ints, make_state, on_cpu, rows
 from tests.model_runner.simulator import END, PAD, START, TOKENS, Block, make_spec
 
 WIDTH = 32  # positions that a block table has room for
@@ -32,7 +32,7 @@ def choices(draw: st.DrawFn) -> list[int]:
 
 
 @on_cpu
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     sampled=st.lists(choices().filter(bool), min_size=1, max_size=4),
     size=st.integers(1, 4),

@@ -16,7 +16,7 @@ from torch import Tensor
 from contracts.manifest import LatentSpec
 from model_runner.kernels.latent_step import LatentState, latent_step
 from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
-from tests.model_runner.kernels.cases import on_cpu
+from tests.model_runner.kernels.cases import EXAMPLES, on_cpu
 from tests.model_runner.simulator import END, PAD, START, TOKENS, A, B, make_spec, read_all
 
 TABLE_WIDTH = 32
@@ -270,7 +270,7 @@ def families(draw: st.DrawFn) -> list[list[int]]:
 
 
 @on_cpu
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(
     family=families(),
     block_size=st.sampled_from([1, 2, 3, 4, 5, 16]),
