@@ -1,0 +1,158 @@
+"""What must hold on every runner, on every device and in every graph mode: the recorded tokens, and nothing else.
+
+The same functions are run on a CPU (``test_scenarios.py`` here, ``tests/v2``) and on a GPU (``test_graphs.py``), so
+that on a GPU only the device is new.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from model_runner.engine.base import EngineRequest, PromptInfo
+from model_runner.engine.vllm_engine import VllmEngine
+from model_runner.generation import GenerationDefaults
+from tests.parity.traces import (
+    IMAGE_ID,
+    PAD_ID,
+    START_ID,
+    answer,
+    read_traces,
+    request_of,
+    text_request,
+)
+
+LENGTHS = (120, 37, 90, 64, 23, 111, 50, 78)  # tokens asked for: requests end, and others join, at different steps
+ATOL = 1e-3  # of recorded vectors, as in tests/parity
+
+
+@dataclass(frozen=True)
+class Case:
+    """A request and all ids of its answer."""
+
+    request: EngineRequest
+    ids: tuple[int, ...]
+
+
+def recorded(name: str, defaults: GenerationDefaults, size: int, tag: str, *, longest: int = 120) -> list[Case]:
+    """As many requests as asked for, from the recorded traces in turn."""
+    traces = read_traces(name)
+    cases = []
+    for n in range(size):
+        trace, length = traces[n % len(traces)], min(LENGTHS[n % len(LENGTHS)], longest)
+        request = request_of(trace, defaults, f"{tag}-{n}", max_tokens=length)
+        cases.append(Case(request, trace.output_ids[:length]))
+    return cases
+
+
+async def answered(engine: VllmEngine, cases: Sequence[Case]) -> list[PromptInfo]:
+    """Asks all at once; fails with the first place where an answer is not the expected one."""
+    answers = await asyncio.gather(*(answer(engine, case.request) for case in cases))
+    wrong = []
+    for case, (ids, _) in zip(cases, answers, strict=True):
+        if ids != case.ids:
+            at = next((n for n, (a, b) in enumerate(zip(ids, case.ids, strict=False)) if a != b), len(ids))
+            wrong.append((case.request.request_id, at, ids[at : at + 4], case.ids[at : at + 4]))
+    assert wrong == [], f"{len(wrong)} of {len(cases)} differ: (request, first at, is, should be)"
+    return [info for _, info in answers]
+
+
+async def a_batch(
+    engine: VllmEngine, name: str, defaults: GenerationDefaults, size: int, *, longest: int = 120
+) -> None:
+    """Text and latent rows in one batch, from a cold cache; rows leave it at different steps."""
+    assert await engine.reset_prefix_cache()
+    await answered(engine, recorded(name, defaults, size, f"batch-of-{size}", longest=longest))
+
+
+async def a_warm_cache(engine: VllmEngine, name: str, defaults: GenerationDefaults, *, longest: int = 60) -> None:
+    """The second time prompts are found, and begin with a step that looks like decoding where one token is left."""
+    assert await engine.reset_prefix_cache()
+    await answered(engine, recorded(name, defaults, 8, "cold", longest=longest))
+    infos = await answered(engine, recorded(name, defaults, 8, "warm", longest=longest))
+    assert max(info.num_cached_tokens for info in infos) > 0
+
+
+def histories_in_a_block(
+    name: str, defaults: GenerationDefaults, block_size: int, tag: str, *, aligned: bool, longest: int = 40
+) -> list[list[Case]]:
+    """Prompts that end inside a latent block, each three times. ``aligned``: one token past a KV block, so that those
+    who share it have one token left to compute, like a decode step, and need what another is just computing."""
+    found = []
+    for trace in read_traces(name):
+        for at, token in enumerate(trace.output_ids):
+            length = len(trace.expanded_ids) + at + 1
+            is_inside = token == PAD_ID and START_ID in trace.output_ids[max(0, at - 7) : at]
+            is_recorded = len(trace.output_ids) > at + longest
+            if is_inside and is_recorded and length > block_size + 1 and (not aligned or length % block_size == 1):
+                cases = []
+                for n in range(3):
+                    one = request_of(trace, defaults, f"{tag}-{trace.index}-{n}", history=at + 1, max_tokens=longest)
+                    cases.append(Case(one, trace.output_ids[at + 1 : at + 1 + longest]))
+                found.append(cases)
+                break
+    return found
+
+
+async def shared_histories(
+    engine: VllmEngine,
+    name: str,
+    defaults: GenerationDefaults,
+    block_size: int,
+    *,
+    longest: int = 40,
+    at_most: int = 99,
+) -> None:
+    for aligned in (False, True):
+        groups = histories_in_a_block(
+            name, defaults, block_size, f"history-{aligned}", aligned=aligned, longest=longest
+        )
+        assert groups
+        for cases in groups[:at_most]:
+            assert await engine.reset_prefix_cache()
+            infos = await answered(engine, cases)
+            assert max(info.num_cached_tokens for info in infos) > 0
+
+
+async def latents_off(engine: VllmEngine, name: str, defaults: GenerationDefaults, *, longest: int = 60) -> None:
+    """Beside a request that may begin blocks one that may not; its neighbour is as recorded."""
+    (case,) = recorded(name, defaults, 1, "on", longest=longest)
+    off = replace(case.request, latent_mode="off", request_id="off")
+    (on, _), (without, _) = await asyncio.gather(answer(engine, case.request), answer(engine, off))
+    assert on == case.ids
+    assert START_ID in on
+    assert START_ID not in without
+
+
+async def beside_text(engine: VllmEngine, name: str, defaults: GenerationDefaults, *, longest: int = 60) -> None:
+    """Requests without pictures between the recorded ones answer as they do alone."""
+    ids = tuple(token for token in read_traces(name)[0].prompt_ids if token != IMAGE_ID)
+    alone, _ = await answer(engine, text_request(ids, "text-alone", max_tokens=longest))
+    texts = [Case(text_request(ids, f"text-{n}", max_tokens=longest), alone) for n in range(3)]
+    mixed = recorded(name, defaults, 5, "beside-text", longest=longest)
+    await answered(engine, [texts[0], *mixed[:3], texts[1], *mixed[3:], texts[2]])
+
+
+async def traced_vectors(engine: VllmEngine, name: str, defaults: GenerationDefaults, *, at_most: int = 3) -> None:
+    """Every vector that is fed is a recorded one: also where graphs were captured, which a trace does without."""
+    for trace in read_traces(name)[:at_most]:
+        assert await engine.reset_prefix_cache()
+        await engine.worker_call("trace_latents", True)
+        ids, _ = await answer(engine, request_of(trace, defaults, f"vectors-{trace.index}"))
+        positions, vectors = await engine.worker_call("take_latent_trace")
+        await engine.worker_call("trace_latents", False)
+        assert ids == trace.output_ids
+        fed = [step for step in trace.steps if step["feed"] == "embeds"]
+        assert positions == [len(trace.expanded_ids) + step["fed_at_output_index"] for step in fed]
+        first = np.array([step["fed"]["first8"] for step in fed])
+        np.testing.assert_allclose(np.array(vectors)[:, :8], first, atol=ATOL)
+
+
+async def preempted(
+    engine: VllmEngine, name: str, defaults: GenerationDefaults, *, size: int = 8, longest: int = 120
+) -> None:
+    """An engine with too few KV blocks: requests are stopped anywhere, also inside blocks, and computed again."""
+    before = (await engine.stats()).num_preemptions
+    await answered(engine, recorded(name, defaults, size, "tight", longest=longest))
+    assert (await engine.stats()).num_preemptions > before

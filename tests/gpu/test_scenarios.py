@@ -1,0 +1,55 @@
+"""The scenarios on a CPU, on Model Runner V1: their first run on a GPU must not be their first run."""
+
+import pytest
+import pytest_asyncio
+
+from tests.gpu import scenarios
+from tests.gpu.engines import read, running
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+BLOCK_SIZE = 32
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def served(golden_folders):
+    folder = golden_folders["c"]
+    _, defaults = read(folder, is_cpu=True)
+    async with running(
+        folder, is_cpu=True, runner="V1", graphs="eager", worker="CpuWorker", block_size=BLOCK_SIZE, max_num_seqs=17
+    ) as engine:
+        yield engine, defaults
+
+
+async def test_batches(served):
+    engine, defaults = served
+    await engine.worker_call("take_modes")
+    await scenarios.a_batch(engine, "c", defaults, 17)
+    assert await engine.worker_call("kernels") == "reference on V1"
+    modes = await engine.worker_call("take_modes")
+    assert set(modes) == {"NONE"}
+    assert modes["NONE"] >= max(scenarios.LENGTHS)
+
+
+async def test_all_else(served):
+    engine, defaults = served
+    await scenarios.a_warm_cache(engine, "c", defaults)
+    await scenarios.shared_histories(engine, "c", defaults, BLOCK_SIZE)
+    await scenarios.latents_off(engine, "c", defaults)
+    await scenarios.beside_text(engine, "c", defaults)
+    await scenarios.traced_vectors(engine, "c", defaults)
+
+
+async def test_a_wrong_token_is_told(served):
+    engine, defaults = served
+    (case,) = scenarios.recorded("c", defaults, 1, "wrong", longest=5)
+    wrong = scenarios.Case(case.request, (*case.ids[:3], case.ids[3] + 1, *case.ids[4:]))
+    with pytest.raises(AssertionError, match="1 of 1 differ"):
+        await scenarios.answered(engine, [wrong])
+
+
+async def test_preempted(golden_folders):
+    folder = golden_folders["c"]
+    _, defaults = read(folder, is_cpu=True)
+    tight = {"num_kv_blocks": 16, "max_model_len": 256, "prefix_caching": False}
+    async with running(folder, is_cpu=True, runner="V1", graphs="eager", worker="CpuWorker", **tight) as engine:
+        await scenarios.preempted(engine, "c", defaults)
