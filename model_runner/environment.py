@@ -48,6 +48,10 @@ def set_runner_environment(*, is_cpu: bool) -> bool:
 
 
 def set_gpu_environment(*, is_float32: bool) -> None:
-    """For vLLM on a GPU. float32 is float32: kernels that Triton compiles would otherwise multiply in TF32."""
+    """For vLLM on a GPU. Engine processes are started anew, as on a CPU: a fork would inherit the locks of our threads.
+
+    float32 is float32: kernels that Triton compiles would otherwise multiply in TF32.
+    """
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     if is_float32:
         os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")

@@ -265,6 +265,8 @@ def engine_arguments(
     if not is_cpu:
         # The first knows no float32. Both say of a step what latents are found by, which vLLM's own choice may not.
         arguments["attention_backend"] = "TRITON_ATTN" if dtype == "float32" else "FLASH_ATTN"
+        if dtype == "float32":
+            arguments["mm_encoder_attn_backend"] = "TORCH_SDPA"  # the one that is exact at any head size
         if not arguments["enforce_eager"]:
             arguments["compilation_config"] = {"cudagraph_mode": "FULL_AND_PIECEWISE"}
     return arguments

@@ -53,3 +53,18 @@ async def test_preempted(golden_folders):
     tight = {"num_kv_blocks": 16, "max_model_len": 256, "prefix_caching": False}
     async with running(folder, is_cpu=True, runner="V1", graphs="eager", worker="CpuWorker", **tight) as engine:
         await scenarios.preempted(engine, "c", defaults)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+async def test_compiled(golden_folders):
+    """vLLM compiles the language model in its first, empty run; decode, prompts and replays call the same code."""
+    folder = golden_folders["b"]
+    _, defaults = read(folder, is_cpu=True)
+    async with running(
+        folder, is_cpu=True, runner="V1", graphs="PIECEWISE", worker="CpuWorker", max_replayed_pads=1000
+    ) as engine:
+        assert engine._llm.vllm_config.compilation_config.mode.name == "DYNAMO_TRACE_ONCE"  # no graphs on a CPU
+        await scenarios.a_batch(engine, "b", defaults, 8)
+        await scenarios.shared_histories(engine, "b", defaults, BLOCK_SIZE)
+        assert (await engine.stats()).model["replays"] > 0

@@ -1,5 +1,7 @@
 """Which of vLLM's model runners serves, and what the engine is told on a CPU and on a GPU. Needs no GPU."""
 
+import os
+
 import pytest
 
 from contracts.errors import BadSettings
@@ -58,6 +60,7 @@ def test_on_a_gpu_the_attention_backend_and_the_graphs_are_named(
     settings = load_settings(model=maze_checkpoint.folder, dtype=dtype)
     told = engine_arguments(settings, maze_checkpoint, is_cpu=False, uses_v2=True)
     assert told["attention_backend"] == backend
+    assert ("mm_encoder_attn_backend" in told) == (dtype == "float32")
     assert told["compilation_config"] == {"cudagraph_mode": "FULL_AND_PIECEWISE"}
     eager = load_settings(model=maze_checkpoint.folder, dtype=dtype, enforce_eager=True)
     assert "compilation_config" not in engine_arguments(eager, maze_checkpoint, is_cpu=False, uses_v2=True)
@@ -66,11 +69,10 @@ def test_on_a_gpu_the_attention_backend_and_the_graphs_are_named(
 
 
 def test_float32_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRITON_F32_DEFAULT", "")
-    monkeypatch.delenv("TRITON_F32_DEFAULT")
+    for name in ("TRITON_F32_DEFAULT", "VLLM_WORKER_MULTIPROC_METHOD"):
+        monkeypatch.setenv(name, "")  # so that it is set back
+        monkeypatch.delenv(name)
     set_gpu_environment(is_float32=False)
-    import os
-
     assert "TRITON_F32_DEFAULT" not in os.environ
     set_gpu_environment(is_float32=True)
     assert os.environ["TRITON_F32_DEFAULT"] == "ieee"

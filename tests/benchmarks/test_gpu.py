@@ -1,0 +1,64 @@
+"""The benchmark for a GPU: what it makes of numbers, that it skips without one, and that it runs, on a tiny shape."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import gpu
+from benchmarks.gpu import Cell, rows_of
+from benchmarks.gpu_shape import SHAPES, START_ID, write_folder
+from model_runner.checkpoint import read_checkpoint
+
+
+def cell(graphs: str, kind: gpu.Kind, ms: list[float]) -> Cell:
+    return Cell(graphs=graphs, kind=kind, batch=8, tpot_ms=ms)
+
+
+def test_a_row_has_steps_their_ratio_and_what_graphs_gain() -> None:
+    cells = [
+        cell("eager", "text", [20.0, 22.0, 21.0]),
+        cell("eager", "latent", [22.05, 22.05, 22.05]),
+        cell("graphs", "text", [10.0, 10.0, 10.0]),
+        cell("graphs", "latent", [10.5, 10.5, 10.5]),
+    ]
+    assert rows_of(cells) == [
+        ["eager", "8", "21.00 (20.00–22.00)", "22.05 (22.05–22.05)", "1.050", "–"],
+        ["graphs", "8", "10.00 (10.00–10.00)", "10.50 (10.50–10.50)", "1.050", "2.10"],
+    ]
+
+
+def test_only_latent_prompts_end_with_start_and_no_two_begin_alike() -> None:
+    text, latent = (gpu.request_of(kind, 0, "t").prompt_ids for kind in gpu.KINDS)
+    assert latent[-1] == START_ID
+    assert START_ID not in text
+    assert len({gpu.request_of("text", number, "t").prompt_ids[:16] for number in range(64)}) == 64
+
+
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_the_folder_is_a_checkpoint_that_can_be_served(shape: str, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(write_folder(tmp_path / shape, SHAPES[shape]), is_cpu=True)
+    assert checkpoint.spec.rule == "fixed"
+    assert checkpoint.spec.size > gpu.NUM_TOKENS
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so it would run")
+def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu.main(["--out", str(tmp_path)])
+    assert capsys.readouterr().out.startswith("bench-gpu: skipped, no GPU")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_it_runs(tmp_path: Path) -> None:
+    gpu.main(["--shape", "tiny", "--batches", "1", "3", "--repetitions", "2", "--out", str(tmp_path)])
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert [(one["batch"], one["kind"]) for one in report["cells"]] == [
+        (1, "text"),
+        (1, "latent"),
+        (3, "text"),
+        (3, "latent"),
+    ]
+    assert all(len(one["tpot_ms"]) == 2 and min(one["tpot_ms"]) > 0 for one in report["cells"])
+    assert "| eager | 3 |" in (tmp_path / "gpu.md").read_text()
