@@ -1,0 +1,44 @@
+"""How much is measured: in full, or just enough to see that everything runs."""
+
+import time
+from dataclasses import dataclass, field
+
+from benchmarks.decode.models import EMBEDDED, RANDOM
+
+STARTED_S = time.monotonic()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """num_sequential: requests that the sequential engine answers in a repetition. num_generated: that ``generate()``
+    and the sequential engine answer without latents."""
+
+    models: tuple[str, ...] = (EMBEDDED, RANDOM)
+    repetitions: int = 3
+    concurrencies: tuple[int, ...] = (1, 4, 16, 32, 64)
+    stock_concurrencies: tuple[int, ...] = (1, 16, 64)
+    batches: tuple[int, ...] = (1, 8, 32)
+    image_px: tuple[int, ...] = (256, 512, 1024)
+    block_counts: tuple[int, ...] = (1, 4, 16)
+    threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
+    max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 48})
+    num_sequential: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
+    num_generated: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 32, RANDOM: 4})
+
+    def say(self, text: str) -> None:
+        """Progress."""
+        print(f"[{time.monotonic() - STARTED_S:6.0f} s] {text}", flush=True)
+
+
+def quick() -> Plan:
+    """The embedded model alone, once."""
+    return Plan(
+        models=(EMBEDDED,),
+        repetitions=1,
+        concurrencies=(1, 32),
+        stock_concurrencies=(16,),
+        batches=(1, 8),
+        block_counts=(1,),
+        num_sequential={EMBEDDED: 64},
+        num_generated={EMBEDDED: 4},
+    )

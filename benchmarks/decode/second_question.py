@@ -1,0 +1,67 @@
+"""(e) Time to the first token of a second question about a picture, against the first."""
+
+import statistics
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.decode.engines import ask, forget, served, set_threads
+from benchmarks.decode.figures import Bar, PartReport, ratios, spread
+from benchmarks.decode.models import EMBEDDED, BenchModel, load
+from benchmarks.decode.plan import Plan
+from model_runner.engine.vllm_engine import VllmEngine
+
+BAR = 0.5
+PICTURES = 6
+SECOND_SEED = 7_000
+
+LARGE_PX = 448  # 256 visual tokens, the most that the embedded model takes
+
+TEXT = f"""One request at a time: milliseconds to the first token of a question about a picture, then of another \
+question about the same picture, {PICTURES} pictures a repetition; the median of them is the repetition's value. \
+Encoder calls are counted by the engine."""
+
+
+async def measure(plan: Plan) -> PartReport:
+    raw: dict[str, Any] = {}
+    rows, bars = [], []
+    for name in plan.models:
+        model = load(name)
+        set_threads(plan.threads[name])
+        async with served(model) as engine:
+            for what, px in (("mazes", None), (f"{LARGE_PX} px", LARGE_PX))[name != EMBEDDED :]:
+                found = raw[f"{name}, {what}"] = await measure_pictures(engine, model, px, plan)
+                plan.say(f"(e) {name}, {what}: {found}")
+    for where, found in raw.items():
+        over = ratios(found["second"], found["first"])
+        asked = PICTURES * len(over)
+        calls = [f"{found[key]} of {asked}" for key in ("first_calls", "second_calls")]
+        rows.append([where, spread(found["first"]), spread(found["second"]), spread(over, 2), *calls])
+        bars.append(Bar(what=f"{where}: second over first", values=over, limit=BAR, kind="at most"))
+        count = [float(found["second_calls"])]
+        bars.append(Bar(what=f"{where}: encoder calls of second", values=count, limit=0, kind="at most"))
+    header = ["model, picture", "first, ms", "second, ms", "second over first", "encoder calls, first", "second"]
+    title = "(e) A second question about a picture"
+    return PartReport(key="e", title=title, text=TEXT, header=header, rows=rows, bars=bars, raw=raw)
+
+
+async def measure_pictures(engine: VllmEngine, model: BenchModel, px: int | None, plan: Plan) -> dict[str, Any]:
+    """Milliseconds by repetition, and encoder calls of all that count. px: None for the model's own pictures."""
+    found: dict[str, Any] = {"first": [], "second": [], "first_calls": 0, "second_calls": 0}
+    for repetition in range(-1, plan.repetitions):  # the first does not count
+        first = model.requests(PICTURES, 1, seed=repetition + 50, px=px)
+        second = [
+            replace(one, request_id=f"again-{one.request_id}", prompt_ids=other)
+            for one, other in zip(first, model.other_questions(first, SECOND_SEED), strict=True)
+        ]
+        await forget(engine)
+        ms: dict[str, list[float]] = {"first": [], "second": []}
+        for pair in zip(first, second, strict=True):
+            for key, request in zip(ms, pair, strict=True):
+                before = (await engine.stats()).model["images_encoded"]
+                ms[key].append(1000 * (await ask(engine, [request], 1)).first_s[0])
+                if repetition >= 0:
+                    found[f"{key}_calls"] += (await engine.stats()).model["images_encoded"] - before
+        if repetition >= 0:
+            for key, of_pictures in ms.items():
+                found[key].append(statistics.median(of_pictures))
+    return found

@@ -1,0 +1,142 @@
+"""The arithmetic of the decode benchmark by hand-made numbers, and that its quick form runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.decode import report
+from benchmarks.decode.checkpoint import CONFIG, ROOT, TEXT, TOWER, shapes
+from benchmarks.decode.figures import Bar, PartReport, decode_intervals, ratios, spread, table
+from benchmarks.decode.step_profile import rows_of as profile_rows
+from benchmarks.decode.throughput import Turn, bars_of, turn_of
+from benchmarks.decode.throughput import rows_of as throughput_rows
+
+
+def at_least(limit: float, *values: float) -> Bar:
+    return Bar(what="ours over theirs", values=list(values), limit=limit, kind="at least")
+
+
+class TestFigures:
+    def test_median_and_range(self) -> None:
+        assert spread([3.0, 1.0, 100.0]) == "3.0 (1.0–100.0)"
+        assert spread([0.25], 2) == "0.25 (0.25–0.25)"
+
+    def test_ratios_are_taken_within_a_repetition(self) -> None:
+        assert ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
+        with pytest.raises(ValueError, match="zip"):
+            ratios([1.0], [1.0, 2.0])
+
+    def test_a_bar_is_judged_by_the_median(self) -> None:
+        assert at_least(6, 1.0, 6.0, 7.0).is_met
+        assert not at_least(6, 100.0, 5.99, 1.0).is_met
+        assert Bar(what="", values=[1.05], limit=1.05, kind="at most").is_met
+        assert not Bar(what="", values=[1.06], limit=1.05, kind="at most").is_met
+
+    def test_a_missed_bar_says_so(self) -> None:
+        assert str(at_least(6, 5.0)) == "ours over theirs: 5.00 (5.00–5.00), at least 6 was asked: MISSED"
+        assert str(at_least(6, 7.0)).endswith(": met")
+
+    def test_table(self) -> None:
+        assert table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
+
+    def test_steps_count_where_the_whole_batch_decodes_before_and_after(self) -> None:
+        """A prompt of 20 tokens for two, two decode steps, one more, and one in which one request is left."""
+        steps = [(0.0, 20, 2), (5.0, 2, 2), (6.0, 2, 2), (8.0, 2, 2), (8.5, 1, 1), (9.0, 1, 1)]
+        assert decode_intervals(steps, 2) == [1.0, 2.0]
+        assert decode_intervals(steps, 1) == [0.5]
+
+
+FOUND = {
+    "counts": {"1": 4, "16": 16},
+    "sequential_count": 16,
+    "ours": {"1": [12.0, 8.0, 10.0], "16": [60.0, 80.0, 50.0]},
+    "sequential": [10.0, 10.0, 10.0],
+    "sequential_off": [9.0, 9.0, 9.0],
+    "generate": [10.0, 12.0, 9.0],
+    "latents": {"sequential": 0.25, "1": 0.2, "16": 0.3},
+}
+
+
+class TestThroughput:
+    def test_rows(self) -> None:
+        rows = throughput_rows("0.6B", FOUND)
+        assert rows[0] == ["0.6B", "sequential", "1", "16", "10.0 (10.0–10.0)", "1", "25"]
+        assert rows[2] == ["0.6B", "ours", "16", "16", "60.0 (50.0–80.0)", "6.00 (5.00–8.00)", "30"]
+
+    def test_bars(self) -> None:
+        speedup, generate = bars_of("0.6B", FOUND)
+        assert speedup.values == [6.0, 8.0, 5.0]
+        assert speedup.is_met
+        assert generate.values == [0.9, 0.75, 1.0]
+        assert generate.is_met
+        assert [bar.limit for bar in bars_of("embedded", FOUND)] == [0.8]  # 32 at once were not measured
+
+    def test_the_large_model_is_asked_less_often(self) -> None:
+        assert turn_of("embedded", 4) == Turn(4, 64)
+        assert [turn_of("0.6B", at_once).count for at_once in (1, 4, 16, 64)] == [4, 4, 16, 64]
+
+
+def test_profile_rows_lie_in_each_other_and_leave_a_rest() -> None:
+    ms = {"step": 10.0, "execute": 8.0, "forward": 6.0, "linear": 4.0, "sample": 1.0}
+    found = {"ms": ms, "steps": 50, "tokens_a_second": 1000.0, "front_end_cpu_ms": 2.5}
+    assert profile_rows(found) == [
+        ["step (50 steps, 1000 tokens/s)", "10.00", "100"],
+        ["· execute", "8.00", "80.0"],
+        ["· · forward", "6.00", "60.0"],
+        ["· · · linear", "4.00", "40.0"],
+        ["· · · *the rest of the language model*", "2.00", "20.0"],
+        ["· · *inputs and the rest of the runner*", "2.00", "20.0"],
+        ["· sample", "1.00", "10.0"],
+        ["· *engine core*", "1.00", "10.0"],
+        ["front end, processor time", "2.50", ""],
+    ]
+
+
+class TestReport:
+    def part(self, *values: float) -> PartReport:
+        return PartReport(
+            key="a", title="(a) Throughput", text="How.", header=["x"], rows=[["1"]], bars=[at_least(6, *values)]
+        )
+
+    def test_parts_survive_the_file(self, tmp_path: Path) -> None:
+        parts = {"a": self.part(5.0)}
+        report.write(tmp_path, parts)
+        assert report.read(tmp_path / "decode.json") == parts
+        assert json.loads((tmp_path / "decode.json").read_text())["parts"]["a"]["bars"][0]["is_met"] is False
+
+    def test_the_page_begins_with_what_is_missed(self) -> None:
+        assert "Of 1 bars 0 are met, and missed:\n\n* (a) Throughput: ours" in report.page([self.part(5.0)])
+        assert "Of 1 bars 1 are met.\n" in report.page([self.part(7.0)])
+
+
+def test_the_random_checkpoint_has_the_size_that_is_said() -> None:
+    """Qwen2.5-0.5B has 494 M parameters with a shared head of 151,936 rows; the head of its own adds 136 M."""
+    sizes = {name: _product(shape) for name, shape in shapes()}
+    tower = sum(size for name, size in sizes.items() if name.startswith("visual."))
+    assert sum(sizes.values()) - tower == pytest.approx(630e6, rel=0.005)
+    layers = sum(size for name, size in sizes.items() if name.startswith("model.layers."))
+    merger = sum(size for name, size in sizes.items() if ".merger." in name)
+    assert (4 * (tower - merger) + merger) / layers == pytest.approx(0.40, abs=0.02)  # of Qwen2.5-VL-7B
+    assert CONFIG["hidden_size"] == TOWER["out_hidden_size"] == 896
+    assert TEXT["num_attention_heads"] * 64 == 896
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size
+
+
+def test_quick_form_runs(tmp_path: Path) -> None:
+    """Throughput of the embedded model, its tokens checked against plain transformers; bars may be missed here."""
+    command = [sys.executable, "-m", "benchmarks.decode", "--quick", "--part", "a", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    assert done.returncode in (0, 1), done.stderr
+    found = report.read(tmp_path / "decode.json")["a"]
+    assert len(found.raw["embedded"]["ours"]["32"]) == 1
+    assert found.raw["embedded"]["latents"]["sequential"] > 0.2  # mazes are answered with a block of 8
+    assert "ours over sequential at 32 concurrent" in (tmp_path / "decode.md").read_text()
