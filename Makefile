@@ -1,11 +1,12 @@
 # Everything a contributor types. Each target works on a fresh machine by itself; `make setup` is instant the second time.
-.PHONY: run setup test test-slow test-kernels report-kernels check lock clean
+.PHONY: run setup test test-slow test-kernels test-v2 test-gpu bench-gpu report-kernels check lock clean
 .DEFAULT_GOAL := run
 
 PYTHON := .venv/bin/python
 STAMP  := .venv/.complete
 KERNELS_PYTHON := .venv-kernels/bin/python
 KERNELS_STAMP  := .venv-kernels/.complete
+GPU_PYTHON     := python3
 # What `make test ARGS=…` selects is for the other environment.
 KERNELS_ARGS    = $(if $(filter test-kernels,$(MAKECMDGOALS)),$(ARGS))
 
@@ -35,6 +36,18 @@ test-kernels: $(KERNELS_STAMP)  ## the Triton kernels: interpreted on a CPU, the
 
 report-kernels: $(KERNELS_STAMP)  ## registers, shared memory and spills of the kernels on three architectures
 	$(KERNELS_PYTHON) -m benchmarks.kernel_report
+
+# Engines are processes of their own, so what makes vLLM believe in an interpreted Triton comes with the environment.
+test-v2: $(KERNELS_STAMP)  ## vLLM's Model Runner V2 on a CPU, Triton interpreted: a quarter of an hour
+	PYTHONPATH=tests/v2/forced TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/v2 -m slow $(ARGS)
+
+# These two take the environment that is active: docs/gpu.md says what must be in it. Warnings of a build that was never
+# tried are shown, and are no errors.
+test-gpu:             ## on a GPU: graphs and compiled kernels give the recorded tokens; skips without one
+	$(GPU_PYTHON) -m pytest tests/gpu -m gpu -W default $(ARGS)
+
+bench-gpu:            ## on a GPU: ms per text and latent step, eager and with graphs; skips without one
+	$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
 check: setup          ## format, lint, types, import rules, and the code blocks of README and docs
 	.venv/bin/ruff format --check .

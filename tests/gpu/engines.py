@@ -50,7 +50,8 @@ def _told(runner: Runner, graphs: Graphs, worker: str) -> Iterator[None]:
         made = arguments(*args, **kwargs)
         if graphs != "eager":
             made["compilation_config"] = {"cudagraph_mode": graphs}
-        return {**made, "worker_cls": f"tests.gpu.workers.{worker}"}
+        # Half of a GPU, of which little is used: the engine before may just be giving its memory back.
+        return {**made, "worker_cls": f"tests.gpu.workers.{worker}", "gpu_memory_utilization": 0.5}
 
     os.environ[RUNNER_VARIABLE] = "1" if runner == "V2" else "0"
     vllm_engine.engine_arguments = changed
