@@ -5,7 +5,8 @@ State has one row per KV block, so that a request needs no identity here: the ro
 ``block_table[r, p // block_size]``, and it tells of the last position committed in that block.
 
 Everything here is vectorised, of static shape and free of host syncs, and writes to buffers that live as long as the
-engine; only the small intermediate results of PyTorch are allocated.
+engine; only the small intermediate results of PyTorch are allocated. On a CPU it is the number of operations that
+costs, not what each does to a few numbers.
 
 Shape letters: R requests, T tokens of this step, D hidden size, B KV blocks.
 """
@@ -84,20 +85,24 @@ def inject(
     phase after each token, [R] int32, a view of ``state.step_phase_R``. Padded requests (slot below 0) keep their
     embedding and have phase 0. Does not synchronise.
     """
-    rows_R = row_before(seq_lens_R - 1, block_table_RB, state)
-    previous_R = torch.where(slots_R >= 0, state.phase_B[rows_R], 0)
-    inner_R = is_inner_pad(ids_R, previous_R, spec)
-    embeds_RD.copy_(torch.where(inner_R[:, None], state.feedback_BD[rows_R], embeds_RD))
+    is_real_R = slots_R >= 0
+    # Only a pad asks what was before it. The rest read the one row that tells of nothing.
+    asks_R = is_real_R & (ids_R == spec.pad_id)
+    rows_R = row_before(seq_lens_R - 1, block_table_RB, state).masked_fill_(~asks_R, state.nowhere)
+    previous_R = state.phase_B.index_select(0, rows_R)
+    is_fed_R = (previous_R >= 1) & (previous_R <= spec.size)
+    fed_RD = state.feedback_BD.index_select(0, rows_R)
+    torch.where(is_fed_R[:, None], fed_RD, embeds_RD, out=embeds_RD)
+    is_start_R = is_real_R & (ids_R == spec.start_id)
     phase_R = state.step_phase_R[: ids_R.shape[0]]
-    phase_R.copy_(torch.where(slots_R >= 0, next_phase(ids_R, previous_R, spec), 0))
-    return phase_R
+    return torch.where(is_fed_R, previous_R + 1, is_start_R, out=phase_R)  # START: 1
 
 
 def row_before(positions_R: Tensor, block_table_RB: Tensor, state: LatentState) -> Tensor:
-    """State row of the position before each request's position; ``nowhere`` before position 0. [R] int64."""
-    before_R = (positions_R - 1).clamp(min=0).long()
-    block_R = block_table_RB.gather(1, (before_R // state.block_size)[:, None]).squeeze(1).long()
-    return torch.where(positions_R > 0, block_R, state.nowhere)
+    """State row of the position before each request's; ``nowhere`` before position 0. A new tensor, [R] int64."""
+    at_R = (positions_R - 1).clamp_(min=0) // state.block_size
+    block_R = block_table_RB.gather(1, at_R.long()[:, None]).squeeze(1).long()
+    return block_R.masked_fill_(positions_R < 1, state.nowhere)
 
 
 def commit(
@@ -116,9 +121,9 @@ def commit(
     belongs to no request. Does not synchronise.
     """
     is_written_T = slots_T >= 0 if kept_T is None else kept_T & (slots_T >= 0)
-    rows_T = torch.where(is_written_T, slots_T.long() // state.block_size, state.discard)
-    state.feedback_BD[rows_T] = hidden_TD
-    state.phase_B[rows_T] = phase_T
+    rows_T = (slots_T.long() // state.block_size).masked_fill_(~is_written_T, state.discard)
+    state.feedback_BD.index_copy_(0, rows_T, hidden_TD)
+    state.phase_B.index_copy_(0, rows_T, phase_T)
     phase_R = phase_T if last_R is None else phase_T[last_R]
     state.request_phase_R[: phase_R.shape[0]].copy_(phase_R)
 

@@ -19,9 +19,6 @@ INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 # Compiled kernels read the memory of a GPU, interpreted ones that of the host.
 TRITON_DEVICE = "cpu" if INTERPRETED else "cuda"
 CAN_RUN_TRITON = HAS_TRITON and (INTERPRETED or torch.cuda.is_available())
-needs_triton = pytest.mark.skipif(
-    not CAN_RUN_TRITON, reason="needs triton, and TRITON_INTERPRET=1 or a GPU: make test-kernels"
-)
 # Tests of state on the CPU: Triton can take part where it is interpreted.
 on_cpu = pytest.mark.parametrize(
     "implementation",
