@@ -1,28 +1,16 @@
 """A preempted request goes on as if nothing had happened, wherever in a latent block it stood."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.parity.stepper import ALL_PADS
-from tests.parity.traces import IMAGE_ID, NAMES, PAD_ID, read_traces, request_of
+from tests.parity.traces import IMAGE_ID, NAMES, PAD_ID, START_ID, read_traces, request_of
 
 BLOCK_SIZE = 32
 NUM_AFTER = 4  # tokens after the block, which would differ if a latent in it did
 ATOL = 1e-3  # of recorded vectors, as in test_served
-
-every_way = [
-    pytest.mark.parametrize("max_replayed_pads", [0, ALL_PADS]),
-    pytest.mark.parametrize("cache", ["kept", "forgotten", "off"]),
-]
-
-
-def all_of(marks):
-    def apply(test):
-        for mark in marks:
-            test = mark(test)
-        return test
-
-    return apply
 
 
 def stepper_for(stepper_of, name, cache):
@@ -62,15 +50,19 @@ def check_latents(fed, trace, end):
         np.testing.assert_allclose(fed[at][:8], first, atol=ATOL)
 
 
-@all_of(every_way)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("max_replayed_pads", [0, ALL_PADS])
+@pytest.mark.parametrize(
+    ("name", "cache"), [("b", "kept"), ("b", "forgotten"), ("b", "off"), ("c", "kept"), ("c", "forgotten")]
+)
 def test_at_every_position_of_the_first_block(stepper_of, name, cache, max_replayed_pads):
     trace = read_traces(name)[0]
     preempt_in(trace.blocks[0], stepper_for(stepper_of, name, cache), trace, cache, max_replayed_pads)
 
 
 @pytest.mark.slow
-@all_of(every_way)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("max_replayed_pads", [0, ALL_PADS])
+@pytest.mark.parametrize("cache", ["kept", "forgotten", "off"])
 @pytest.mark.parametrize(
     ("name", "index"), [(name, index) for name in NAMES for index in range(len(read_traces(name)))]
 )
@@ -115,6 +107,27 @@ def test_one_of_several_in_a_batch(stepper_of, name):
     for trace in traces:
         assert tuple(stepper.ids[str(trace.index)]) == trace.output_ids[:80]
     assert stepper.is_empty()
+
+
+def test_without_latents_it_stays_so(stepper_of):
+    """``latent.mode: off`` beside requests with latents: all change places when they are preempted and come back."""
+    stepper = stepper_of("b", block_size=BLOCK_SIZE)
+    traces = read_traces("b")[:3]
+    on = [request_of(trace, stepper.defaults, f"on {trace.index}", max_tokens=50) for trace in traces]
+    off = [replace(one, request_id=f"off{one.request_id[2:]}", latent_mode="off") for one in on]
+    alone = [stepper.answer(one) for one in off]
+    assert not any(START_ID in ids for ids in alone)
+    stepper.start_over()
+    for pair in zip(on, off, strict=True):
+        for one in pair:
+            stepper.add(one)
+    for one in (*off, *on):
+        for _ in range(3):
+            stepper.step()
+        stepper.preempt(one.request_id)
+    stepper.run()
+    assert [tuple(stepper.ids[one.request_id]) for one in off] == alone
+    assert [tuple(stepper.ids[one.request_id]) for one in on] == [trace.output_ids[:50] for trace in traces]
 
 
 @pytest.mark.parametrize("lost", ["feedback_BD", "phase_B"])
