@@ -25,7 +25,7 @@ async def measure(plan: Plan) -> PartReport:
         model = load(name)
         set_threads(plan.threads[name])
         async with served(model) as split, served(model, max_replayed_pads=MANY) as replaying:
-            for num_blocks in plan.block_counts:
+            for num_blocks in plan.block_counts[name]:
                 found: dict[str, list[float]] = {"split": [], "replayed": []}
                 for repetition in range(-1, plan.repetitions):
                     for key, engine in (("split", split), ("replayed", replaying)):

@@ -11,7 +11,7 @@ STARTED_S = time.monotonic()
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """num_sequential: requests that the sequential engine answers in a repetition. num_generated: that ``generate()``
-    and the sequential engine answer without latents."""
+    and the sequential engine answer without latents. num_steps: of a turn in which steps are timed."""
 
     models: tuple[str, ...] = (EMBEDDED, RANDOM)
     repetitions: int = 3
@@ -19,9 +19,12 @@ class Plan:
     stock_concurrencies: tuple[int, ...] = (1, 16, 64)
     batches: tuple[int, ...] = (1, 8, 32)
     image_px: tuple[int, ...] = (256, 512, 1024)
-    block_counts: tuple[int, ...] = (1, 4, 16)
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
-    max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 48})
+    max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 32})
+    stock_max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
+    num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
+    # 16 blocks of the large model would be replayed for minutes.
+    block_counts: dict[str, tuple[int, ...]] = field(default_factory=lambda: {EMBEDDED: (1, 4, 16), RANDOM: (1, 4)})
     num_sequential: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
     num_generated: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 32, RANDOM: 4})
 
@@ -38,7 +41,7 @@ def quick() -> Plan:
         concurrencies=(1, 32),
         stock_concurrencies=(16,),
         batches=(1, 8),
-        block_counts=(1,),
+        block_counts={EMBEDDED: (1,)},
         num_sequential={EMBEDDED: 64},
         num_generated={EMBEDDED: 4},
     )

@@ -14,8 +14,6 @@ from model_runner.engine.vllm_engine import VllmEngine
 
 BAR = 1.05
 PROMPT_TOKENS = 48
-# The first steps of a batch still hold prompts; and all rows are one phase up to the last pad.
-NUM_TOKENS = LONG_BLOCK
 
 TEXT = f"""Milliseconds from the begin of one step to that of the next, on the engine's own clock, where all requests \
 decode in step: latent, all rows inside a block of {LONG_BLOCK}, after prompts that end with START; text, no row is, \
@@ -69,13 +67,14 @@ async def in_turns(engine: VllmEngine, model: BenchModel, batch: int, plan: Plan
     for repetition in range(-1, 2 * plan.repetitions):  # the first does not count
         for kind in list(found)[:: 1 if repetition % 2 else -1]:
             await engine.worker_call("skip_known_rows", kind != LATENT_STEP)
-            ms = await one_turn(engine, model, batch, repetition, is_latent=kind != TEXT_STEP)
+            asked = [request_of(model, 1000 * (repetition + 1) + row, plan, kind) for row in range(batch)]
+            ms = await one_turn(engine, model, asked, is_latent=kind != TEXT_STEP)
             if repetition >= 0:
                 found[kind].append(ms)
     return found
 
 
-async def one_turn(engine: VllmEngine, model: BenchModel, batch: int, seed: int, *, is_latent: bool) -> float:
+async def one_turn(engine: VllmEngine, model: BenchModel, requests: list[EngineRequest], *, is_latent: bool) -> float:
     """The median of the steps of a batch that starts together.
 
     Raises:
@@ -83,20 +82,19 @@ async def one_turn(engine: VllmEngine, model: BenchModel, batch: int, seed: int,
     """
     await forget(engine)
     await engine.worker_call("take_steps")
-    requests = [request_of(model, 1000 * (seed + 1) + row, is_latent=is_latent) for row in range(batch)]
-    answers = await ask(engine, requests, batch)
+    answers = await ask(engine, requests, len(requests))
     steps = await engine.worker_call("take_steps")
     pad_id = model.checkpoint.spec.pad_id
     if any(set(ids) != {pad_id} if is_latent else pad_id in ids for ids in answers.ids):
         raise SystemExit("not measured: not all rows were " + ("latent" if is_latent else "text"))
-    return 1000 * statistics.median(decode_intervals(steps, batch))
+    return 1000 * statistics.median(decode_intervals(steps, len(requests)))
 
 
-def request_of(model: BenchModel, seed: int, *, is_latent: bool) -> EngineRequest:
+def request_of(model: BenchModel, seed: int, plan: Plan, kind: str) -> EngineRequest:
     ids = model.text_ids(PROMPT_TOKENS - 1, seed)
-    last = model.checkpoint.spec.start_id if is_latent else model.text_ids(1, seed + 1)[0]
+    last = model.text_ids(1, seed + 1)[0] if kind == TEXT_STEP else model.checkpoint.spec.start_id
     return EngineRequest(
-        request_id=f"{seed}-{is_latent}-{time.monotonic_ns()}",
+        request_id=f"{time.monotonic_ns()}",
         prompt_ids=(*ids, last),
-        sampling=SamplingSettings(max_tokens=NUM_TOKENS),
+        sampling=SamplingSettings(max_tokens=plan.num_steps[model.name]),
     )

@@ -63,7 +63,7 @@ async def measure(plan: Plan) -> PartReport:
         async with served(model) as ours, served(model, STOCK) as stock:
             for repetition in range(-1, 2 * plan.repetitions):  # the first does not count
                 for turn in turns:
-                    asked = model.requests(turn.count, plan.max_tokens[name], seed=repetition + 1)
+                    asked = model.requests(turn.count, plan.stock_max_tokens[name], seed=repetition + 1)
                     sides = [("ours", ours, without_latents(asked)), ("stock", stock, asked)]
                     by_side = {}
                     for side, engine, requests in sides[:: 1 if repetition % 2 else -1]:
