@@ -22,7 +22,7 @@ class Plan:
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
     max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 32})
     stock_max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
-    num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
+    num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
     # 16 blocks of the large model would be replayed for minutes.
     block_counts: dict[str, tuple[int, ...]] = field(default_factory=lambda: {EMBEDDED: (1, 4, 16), RANDOM: (1, 4)})
     num_sequential: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})

@@ -3,6 +3,7 @@ comes next."""
 
 import statistics
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.decode.engines import CLOCKED, ask, forget, served, set_threads
@@ -21,9 +22,27 @@ after prompts of the same length that do not. Both are at the same positions, on
 orders; a value is the median of the steps of a turn. The head runs in latent steps as in text steps, as it must \
 where blocks are `learned`."""
 
-SKIP_TEXT = """The same steps where blocks are `fixed`: the engine skips the head for rows whose next token is known."""
+SKIP_TEXT = """The same steps where blocks are `fixed`: the engine skips the head for rows whose next token is known, \
+all of them or every second one."""
 
-TEXT_STEP, LATENT_STEP, SKIPPED = "text", "latent", "latent without the head"
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Of a step: which rows are latent, every how many-th, and whether the head is skipped where it may be."""
+
+    name: str
+    latent_every: int  # 0: none, 1: all, 2: every second row
+    skips: bool
+
+    def is_latent(self, row: int) -> bool:
+        return self.latent_every > 0 and row % self.latent_every == 0
+
+
+TEXT_STEP, LATENT_STEP, SKIPPED = "text", "latent", "latent, head skipped"
+HALF, HALF_SKIPPED = "half latent", "half latent, head skipped"
+# Text rows as they are served: the engine looks whether there is anything to skip.
+ALL_ROWS = (Kind(TEXT_STEP, 0, True), Kind(LATENT_STEP, 1, False), Kind(SKIPPED, 1, True))
+HALF_OF_ROWS = (Kind(HALF, 2, False), Kind(HALF_SKIPPED, 2, True))
 
 
 async def measure(plan: Plan) -> tuple[PartReport, PartReport]:
@@ -53,28 +72,31 @@ def report_latent(raw: dict[str, Any]) -> PartReport:
 def report_skipped(raw: dict[str, Any]) -> PartReport:
     rows, bars = [], []
     for where, found in raw.items():
-        over = ratios(found[SKIPPED], found[LATENT_STEP])
-        rows.append([where, spread(found[LATENT_STEP], 2), spread(found[SKIPPED], 2), spread(over, 3)])
-        bars.append(Bar(what=where, values=over, limit=1.0, kind="at most"))
-    header = ["model", "head computed, ms", "head skipped, ms", "skipped over computed"]
+        for computed, skipped, share in ((LATENT_STEP, SKIPPED, "all"), (HALF, HALF_SKIPPED, "half")):
+            if skipped not in found:
+                continue
+            over = ratios(found[skipped], found[computed])
+            rows.append([where, share, spread(found[computed], 2), spread(found[skipped], 2), spread(over, 3)])
+            bars.append(Bar(what=f"{where}, {share} latent", values=over, limit=1.0, kind="at most"))
+    header = ["model", "latent rows", "head computed, ms", "head skipped, ms", "skipped over computed"]
     title = "(f) A latent step without the head"
     return PartReport(key="f", title=title, text=SKIP_TEXT, header=header, rows=rows, bars=bars)
 
 
 async def in_turns(engine: VllmEngine, model: BenchModel, batch: int, plan: Plan) -> dict[str, list[float]]:
     """Milliseconds of a step of each kind, a value a turn; the order is turned round with each repetition."""
-    found: dict[str, list[float]] = {TEXT_STEP: [], LATENT_STEP: [], SKIPPED: []}
+    kinds = ALL_ROWS + (HALF_OF_ROWS if batch > 1 else ())
+    found: dict[str, list[float]] = {kind.name: [] for kind in kinds}
     for repetition in range(-1, 2 * plan.repetitions):  # the first does not count
-        for kind in list(found)[:: 1 if repetition % 2 else -1]:
-            await engine.worker_call("skip_known_rows", kind != LATENT_STEP)
-            asked = [request_of(model, 1000 * (repetition + 1) + row, plan, kind) for row in range(batch)]
-            ms = await one_turn(engine, model, asked, is_latent=kind != TEXT_STEP)
+        for kind in kinds[:: 1 if repetition % 2 else -1]:
+            await engine.worker_call("skip_known_rows", kind.skips)
+            ms = await one_turn(engine, model, batch, plan, kind, seed=1000 * (repetition + 1))
             if repetition >= 0:
-                found[kind].append(ms)
+                found[kind.name].append(ms)
     return found
 
 
-async def one_turn(engine: VllmEngine, model: BenchModel, requests: list[EngineRequest], *, is_latent: bool) -> float:
+async def one_turn(engine: VllmEngine, model: BenchModel, batch: int, plan: Plan, kind: Kind, *, seed: int) -> float:
     """The median of the steps of a batch that starts together.
 
     Raises:
@@ -82,19 +104,22 @@ async def one_turn(engine: VllmEngine, model: BenchModel, requests: list[EngineR
     """
     await forget(engine)
     await engine.worker_call("take_steps")
-    answers = await ask(engine, requests, len(requests))
+    num_steps = plan.num_steps[model.name]
+    requests = [request_of(model, seed + row, num_steps, is_latent=kind.is_latent(row)) for row in range(batch)]
+    answers = await ask(engine, requests, batch)
     steps = await engine.worker_call("take_steps")
     pad_id = model.checkpoint.spec.pad_id
-    if any(set(ids) != {pad_id} if is_latent else pad_id in ids for ids in answers.ids):
-        raise SystemExit("not measured: not all rows were " + ("latent" if is_latent else "text"))
-    return 1000 * statistics.median(decode_intervals(steps, len(requests)))
+    for row, ids in enumerate(answers.ids):
+        if (set(ids) != {pad_id}) if kind.is_latent(row) else (pad_id in ids):
+            raise SystemExit(f"not measured: row {row} was not what {kind.name} says")
+    return 1000 * statistics.median(decode_intervals(steps, batch))
 
 
-def request_of(model: BenchModel, seed: int, plan: Plan, kind: str) -> EngineRequest:
+def request_of(model: BenchModel, seed: int, num_steps: int, *, is_latent: bool) -> EngineRequest:
     ids = model.text_ids(PROMPT_TOKENS - 1, seed)
-    last = model.text_ids(1, seed + 1)[0] if kind == TEXT_STEP else model.checkpoint.spec.start_id
+    last = model.checkpoint.spec.start_id if is_latent else model.text_ids(1, seed + 1)[0]
     return EngineRequest(
         request_id=f"{time.monotonic_ns()}",
         prompt_ids=(*ids, last),
-        sampling=SamplingSettings(max_tokens=plan.num_steps[model.name]),
+        sampling=SamplingSettings(max_tokens=num_steps),
     )

@@ -11,6 +11,7 @@ from benchmarks.decode import report
 from benchmarks.decode.checkpoint import CONFIG, ROOT, TEXT, TOWER, shapes
 from benchmarks.decode.figures import Bar, PartReport, decode_intervals, ratios, spread, table
 from benchmarks.decode.step_profile import rows_of as profile_rows
+from benchmarks.decode.step_times import Kind, report_latent, report_skipped
 from benchmarks.decode.throughput import Turn, bars_of, turn_of
 from benchmarks.decode.throughput import rows_of as throughput_rows
 
@@ -77,6 +78,23 @@ class TestThroughput:
     def test_the_large_model_is_asked_less_often(self) -> None:
         assert turn_of("embedded", 4) == Turn(4, 64)
         assert [turn_of("0.6B", at_once).count for at_once in (1, 4, 16, 64)] == [4, 4, 16, 64]
+
+
+def test_latent_steps_over_text_steps_and_without_the_head() -> None:
+    found = {"text": [4.0, 5.0], "latent": [4.0, 5.5], "latent, head skipped": [3.0, 5.5]}
+    latent, skipped = report_latent({"0.6B, batch 1": found}), report_skipped({"0.6B, batch 1": found})
+    assert latent.bars[0].values == [1.0, 1.1]
+    assert latent.bars[0].is_met  # 1.05 is asked
+    assert skipped.bars[0].values == [0.75, 1.0]
+    assert [row[1] for row in skipped.rows] == ["all"]  # half of one row is none
+    halves = {**found, "half latent": [2.0], "half latent, head skipped": [3.0]}
+    assert not report_skipped({"0.6B, batch 8": halves}).bars[1].is_met
+
+
+def test_every_second_row_is_latent() -> None:
+    assert [Kind("", 2, True).is_latent(row) for row in range(4)] == [True, False, True, False]
+    assert not Kind("", 0, True).is_latent(0)
+    assert Kind("", 1, True).is_latent(3)
 
 
 def test_profile_rows_lie_in_each_other_and_leave_a_rest() -> None:
