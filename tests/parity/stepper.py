@@ -20,6 +20,7 @@ from model_runner.environment import set_cpu_environment, set_environment, set_r
 from model_runner.generation import GenerationDefaults
 from model_runner.settings import RunnerSettings
 
+BLOCK_SIZE = 32  # of most tests: the smallest that the attention kernel for CPUs knows
 ALL_PADS = 1000  # max_replayed_pads: as many as there are
 
 

@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from tests.parity.stepper import ALL_PADS
-from tests.parity.test_preempted import BLOCK_SIZE
+from tests.parity.stepper import ALL_PADS, BLOCK_SIZE
 from tests.parity.traces import NAMES, read_traces, request_of
 
 MAX_AT_ONCE = 8

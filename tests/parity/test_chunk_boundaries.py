@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 
-from tests.parity.stepper import ALL_PADS
-from tests.parity.test_preempted import BLOCK_SIZE, check_latents
-from tests.parity.traces import NAMES, read_traces, request_of
+from tests.parity.stepper import ALL_PADS, BLOCK_SIZE
+from tests.parity.traces import NAMES, check_latents, read_traces, request_of
 
 NUM_TEXT = 3  # tokens after END that the history holds too
 NUM_ANSWERED = 6

@@ -3,10 +3,9 @@
 import pytest
 
 from model_runner.vocabulary import read_vocabulary
-from tests.parity.stepper import ALL_PADS
+from tests.parity.stepper import ALL_PADS, BLOCK_SIZE
 from tests.parity.test_http import recorded_steps, shown_steps
-from tests.parity.test_preempted import BLOCK_SIZE
-from tests.parity.traces import GOLDEN, NAMES, read_traces, request_of
+from tests.parity.traces import END_ID, GOLDEN, IMAGE_ID, NAMES, PAD_ID, START_ID, read_traces, request_of
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -36,7 +35,7 @@ def test_two_images(stepper_of, name, max_replayed_pads):
     assert traces
     for trace in traces:
         stepper.start_over(max_replayed_pads=max_replayed_pads)
-        last_image_token = len(trace.expanded_ids) - 1 - trace.expanded_ids[::-1].index(151655)
+        last_image_token = len(trace.expanded_ids) - 1 - trace.expanded_ids[::-1].index(IMAGE_ID)
         with stepper.counted() as counts:
             stepper.add(request_of(trace, stepper.defaults, "two", max_tokens=60))
             stepper.compute_until("two", last_image_token)
@@ -82,7 +81,7 @@ def test_stop_strings_of_vllm(stepper_of, checkpoint_of, kind):
     for _ in range(2):
         ids = stepper.answer(request_of(trace, stepper.defaults, kind), detokenize=True, stop=[stop])
         assert ids == trace.output_ids[:num_tokens]
-        assert ids[-1] not in range(151665, 151668)
+        assert ids[-1] not in (PAD_ID, START_ID, END_ID)
         assert stepper.is_empty()
         stepper.start_over()
 

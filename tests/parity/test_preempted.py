@@ -2,15 +2,12 @@
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
-from tests.parity.stepper import ALL_PADS
-from tests.parity.traces import IMAGE_ID, NAMES, PAD_ID, START_ID, read_traces, request_of
+from tests.parity.stepper import ALL_PADS, BLOCK_SIZE
+from tests.parity.traces import IMAGE_ID, NAMES, PAD_ID, START_ID, check_latents, read_traces, request_of
 
-BLOCK_SIZE = 32
 NUM_AFTER = 4  # tokens after the block, which would differ if a latent in it did
-ATOL = 1e-3  # of recorded vectors, as in test_served
 
 
 def stepper_for(stepper_of, name, cache):
@@ -40,14 +37,6 @@ def preempt_in(block, stepper, trace, cache, max_replayed_pads):
             again = [at for at in again if at > num_cached]  # the first token after what is cached reads a row
         assert counts["replayed_pads"] == (len(again) if max_replayed_pads else 0)
         assert counts["replays"] == (counts["replayed_pads"] > 0)
-
-
-def check_latents(fed, trace, end):
-    """Vectors that were fed last, up to a position, are the recorded ones."""
-    recorded = {at: latent["first8"] for at, latent in trace.latents.items() if at < end}
-    assert fed.keys() == recorded.keys()
-    for at, first in recorded.items():
-        np.testing.assert_allclose(fed[at][:8], first, atol=ATOL)
 
 
 @pytest.mark.parametrize("max_replayed_pads", [0, ALL_PADS])

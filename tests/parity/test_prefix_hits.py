@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from tests.parity.stepper import ALL_PADS
-from tests.parity.test_preempted import ATOL
-from tests.parity.traces import read_traces, request_of
+from tests.parity.traces import ATOL, read_traces, request_of
 
 NUM_TEXT = 2  # tokens after END that the whole history holds too
 NUM_ANSWERED = 6

@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.parity.stepper import ALL_PADS
+from tests.parity.stepper import ALL_PADS, BLOCK_SIZE
 from tests.parity.test_block_rules import block_sizes
-from tests.parity.test_preempted import BLOCK_SIZE
 from tests.parity.traces import END_ID, PAD_ID, START_ID, K, read_traces, text_request
 
 END_OF_TEXT = 151645

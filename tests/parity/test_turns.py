@@ -5,9 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.parity.stepper import ALL_PADS
-from tests.parity.test_preempted import ATOL, BLOCK_SIZE
-from tests.parity.traces import IMAGE_ID, NAMES, PAD_ID, read_traces, request_of
+from tests.parity.stepper import ALL_PADS, BLOCK_SIZE
+from tests.parity.traces import ATOL, IMAGE_ID, NAMES, PAD_ID, read_traces, request_of
 
 TURN = (151645, 198, 151644, 872, 198)  # <|im_end|>, a line end, <|im_start|>user, a line end
 IMAGE_END_ID = 151653

@@ -15,6 +15,7 @@ from model_runner.generation import GenerationDefaults
 GOLDEN = Path(__file__).parent.parent / "golden"
 IMAGE_ID, PAD_ID, START_ID, END_ID, K = 151655, 151665, 151666, 151667, 8
 NAMES = ("b", "c")
+ATOL = 1e-3  # of vectors, recorded or of the plain engine
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ def read_traces(name: str) -> list[Trace]:
         )
         for prompt in recorded["prompts"]
     ]
+
+
+def check_latents(fed: dict[int, Any], trace: Trace, end: int) -> None:
+    """Vectors that were fed, by position, are the recorded ones, and those of all positions before ``end``."""
+    recorded = {at: latent["first8"] for at, latent in trace.latents.items() if at < end}
+    assert fed.keys() == recorded.keys()
+    for at, first in recorded.items():
+        np.testing.assert_allclose(fed[at][:8], first, atol=ATOL)
 
 
 def load_image(name: str) -> EngineImage:
