@@ -5,13 +5,12 @@ from dataclasses import replace
 
 from model_runner.ablation.samples import donor_requests
 from model_runner.engine.base import EngineRequest
-from model_runner.engine.transformers_engine import TransformersEngine
 from model_runner.engine.vllm_engine import VllmEngine
-from model_runner.settings import LatentAblation, RunnerSettings
+from model_runner.settings import LatentAblation
 from tests.gpu.engines import read
-from tests.gpu.scenarios import Case, answered
+from tests.gpu.scenarios import Case, answered, answered_plainly, renamed
 from tests.model_runner.folders import MAZE_TINY
-from tests.parity.traces import answer, text_request
+from tests.parity.traces import text_request
 
 NUM_MAZES = 12
 MAX_TOKENS = 64
@@ -26,25 +25,12 @@ def requests() -> list[EngineRequest]:
 
 
 async def expected_of(mode: LatentAblation) -> list[Case]:
-    """What the plain engine answers, one request after the other."""
-    return await _answered_plainly(requests(), mode)
+    return await answered_plainly(MAZE_TINY, requests(), mode)
 
 
 async def text_only() -> list[Case]:
-    return await _answered_plainly(
-        [text_request(tuple(range(40 + n, 80 + n)), f"text-{n}", max_tokens=24) for n in range(4)], "none"
-    )
-
-
-async def _answered_plainly(asked: Sequence[EngineRequest], mode: LatentAblation) -> list[Case]:
-    checkpoint, defaults = read(MAZE_TINY, is_cpu=True)
-    engine = TransformersEngine.start(RunnerSettings(model=MAZE_TINY, latent_ablation=mode), checkpoint, defaults)
-    await engine.prepare()
-    return [Case(one, (await answer(engine, one))[0]) for one in asked]
-
-
-def renamed(cases: Sequence[Case], tag: str) -> list[Case]:
-    return [Case(replace(case.request, request_id=f"{case.request.request_id}-{tag}"), case.ids) for case in cases]
+    asked = [text_request(tuple(range(40 + n, 80 + n)), f"text-{n}", max_tokens=24) for n in range(4)]
+    return await answered_plainly(MAZE_TINY, asked)
 
 
 async def alone_and_all_at_once(engine: VllmEngine, cases: Sequence[Case]) -> None:

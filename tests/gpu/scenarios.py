@@ -7,12 +7,16 @@ that on a GPU only the device is new.
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from model_runner.engine.base import EngineRequest, PromptInfo
+from model_runner.engine.transformers_engine import TransformersEngine
 from model_runner.engine.vllm_engine import VllmEngine
 from model_runner.generation import GenerationDefaults
+from model_runner.settings import LatentAblation, RunnerSettings
+from tests.gpu.engines import read
 from tests.parity.traces import (
     IMAGE_ID,
     PAD_ID,
@@ -57,6 +61,23 @@ async def answered(engine: VllmEngine, cases: Sequence[Case]) -> list[PromptInfo
             wrong.append((case.request.request_id, at, ids[at : at + 4], case.ids[at : at + 4]))
     assert wrong == [], f"{len(wrong)} of {len(cases)} differ: (request, first at, is, should be)"
     return [info for _, info in answers]
+
+
+async def answered_plainly(folder: Path, asked: Sequence[EngineRequest], mode: LatentAblation = "none") -> list[Case]:
+    """What the plain engine answers on a CPU, one request after the other, also with ablated latents."""
+    checkpoint, defaults = read(folder, is_cpu=True)
+    settings = RunnerSettings(model=folder, latent_ablation=mode)
+    engine = TransformersEngine.start(settings, checkpoint, defaults)
+    await engine.prepare()
+    return [Case(one, (await answer(engine, one))[0]) for one in asked]
+
+
+def renamed(cases: Sequence[Case], tag: str) -> list[Case]:
+    return [Case(replace(case.request, request_id=f"{case.request.request_id}-{tag}"), case.ids) for case in cases]
+
+
+def num_changed(cases: Sequence[Case], others: Sequence[Case]) -> int:
+    return sum(case.ids != other.ids for case, other in zip(cases, others, strict=True))
 
 
 async def forget(engine: VllmEngine) -> None:

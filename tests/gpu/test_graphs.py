@@ -135,6 +135,22 @@ async def test_preempted(runner, graphs, max_replayed_pads, golden_folders):
 
 
 @pytest.mark.parametrize("runner", ["V1", "V2"])
+async def test_noise_in_place_of_latents(runner, golden_folders):
+    """The numbers of each request follow it through the batch, into graphs too."""
+    folder = golden_folders["b"]
+    _, defaults = read(folder, is_cpu=False)
+    own = scenarios.recorded("b", defaults, 8, "noise")
+    cases = await scenarios.answered_plainly(folder, [case.request for case in own], "noise")
+    assert scenarios.num_changed(cases, own) >= 6
+    async with running(
+        folder, is_cpu=False, runner=runner, graphs="FULL_AND_PIECEWISE", worker="GpuWorker", latent_ablation="noise"
+    ) as engine:
+        await scenarios.answered(engine, cases)
+        await scenarios.answered(engine, scenarios.renamed(list(reversed(cases)), "reversed"))
+        assert (await engine.worker_call("take_modes"))["FULL"] > 20
+
+
+@pytest.mark.parametrize("runner", ["V1", "V2"])
 async def test_the_reference_in_place_of_our_kernels(runner, golden_folders):
     """The definition of the latent step, captured in the same graphs, gives the same."""
     _, defaults = read(golden_folders["c"], is_cpu=False)

@@ -4,7 +4,7 @@ Checkpoints are cut to the tokens of their recordings (``small_vocabulary.py``).
 ``tests/parity`` shows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -89,3 +89,22 @@ async def test_preempted(name, max_replayed_pads, small_of, golden_folders):
         await scenarios.preempted(Translated(engine, vocabulary), name, defaults)
         replays = (await engine.stats()).model["replays"]
     assert (replays > 0) == (max_replayed_pads > 0)
+
+
+async def test_noise_in_place_of_latents(small_of, golden_folders):
+    """The numbers of each request follow it to its place in the batch, which V2 gives anew in every step."""
+    folder, vocabulary = small_of("b")
+    own = scenarios.recorded("b", read(golden_folders["b"], is_cpu=True)[1], 8, "noise")
+    own = [
+        scenarios.Case(
+            replace(case.request, prompt_ids=vocabulary.new(case.request.prompt_ids)), vocabulary.new(case.ids)
+        )
+        for case in own
+    ]
+    cases = await scenarios.answered_plainly(folder, [case.request for case in own], "noise")
+    assert scenarios.num_changed(cases, own) >= 6
+    async with running(
+        folder, is_cpu=True, runner="V2", graphs="eager", worker="CpuTritonWorker", latent_ablation="noise"
+    ) as engine:
+        await scenarios.answered(engine, cases)
+        await scenarios.answered(engine, scenarios.renamed(list(reversed(cases)), "reversed"))
