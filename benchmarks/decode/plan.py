@@ -11,7 +11,8 @@ STARTED_S = time.monotonic()
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """num_sequential: requests that the sequential engine answers in a repetition. num_generated: that ``generate()``
-    and the sequential engine answer without latents. num_steps: of a turn in which steps are timed."""
+    and the sequential engine answer without latents. num_steps: of a turn in which steps are timed.
+    num_turns: of that, for each kind of step."""
 
     models: tuple[str, ...] = (EMBEDDED, RANDOM)
     repetitions: int = 3
@@ -23,6 +24,7 @@ class Plan:
     max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 32})
     stock_max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
     num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
+    num_turns: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 20, RANDOM: 6})
     # 16 blocks of the large model would be replayed for minutes.
     block_counts: dict[str, tuple[int, ...]] = field(default_factory=lambda: {EMBEDDED: (1, 4, 16), RANDOM: (1, 4)})
     num_sequential: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
@@ -42,6 +44,7 @@ def quick() -> Plan:
         stock_concurrencies=(16,),
         batches=(1, 8),
         block_counts={EMBEDDED: (1,)},
+        num_turns={EMBEDDED: 4},
         num_sequential={EMBEDDED: 64},
         num_generated={EMBEDDED: 4},
     )

@@ -87,7 +87,7 @@ async def in_turns(engine: VllmEngine, model: BenchModel, batch: int, plan: Plan
     """Milliseconds of a step of each kind, a value a turn; the order is turned round with each repetition."""
     kinds = ALL_ROWS + (HALF_OF_ROWS if batch > 1 else ())
     found: dict[str, list[float]] = {kind.name: [] for kind in kinds}
-    for repetition in range(-1, 2 * plan.repetitions):  # the first does not count
+    for repetition in range(-1, plan.num_turns[model.name]):  # the first does not count
         for kind in kinds[:: 1 if repetition % 2 else -1]:
             await engine.worker_call("skip_known_rows", kind.skips)
             ms = await one_turn(engine, model, batch, plan, kind, seed=1000 * (repetition + 1))
