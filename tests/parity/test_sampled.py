@@ -65,14 +65,13 @@ def check_blocks(stepper, rule, history, seeds):
             assert (reason == "stop") == (ids[-1] == END_OF_TEXT)
             reasons.add(reason)
     assert reasons == {"stop", "length"}
-    assert sizes.count(K) > 10
+    assert sizes.count(K) > 5
     assert rule == "fixed" or len({size for size in sizes if size < K}) > 3
 
 
 @every_rule
-@pytest.mark.parametrize("history", ["text", "a block"])
-def test_blocks_are_well_formed(stepper_of, rule, history):
-    check_blocks(stepper_of("c", rule=rule, block_size=BLOCK_SIZE), rule, history, range(2))
+def test_blocks_are_well_formed(stepper_of, rule):
+    check_blocks(stepper_of("c", rule=rule, block_size=BLOCK_SIZE), rule, "a block", range(2))
 
 
 @pytest.mark.slow
