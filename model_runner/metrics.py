@@ -34,7 +34,7 @@ class RunnerMetrics:
         )
         self.engine = Gauge(
             "ilvr_runner_engine_count",
-            "Counts of the engine since its start: images_encoded, preemptions, and of latents that were computed again "
+            "Counts of the engine since its start: images_encoded, preemptions, and of latents computed again "
             "in a step of several tokens: replays (steps), replayed_pads, replay_passes, replayed_tokens.",
             labelnames=("count",),
             registry=registry,
