@@ -19,6 +19,7 @@ from model_runner.ablation.feedback import Feedback
 from model_runner.kernels.latent_step import Commit, Inject, LatentState, latent_step
 from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
 from model_runner.model.counters import LatentCounters
+from model_runner.model.cpu_kernels import use_cpu_kernels
 from model_runner.model.keys import spec_of
 from model_runner.model.processing import ILVRDummyInputsBuilder, ILVRMultiModalProcessor, ILVRProcessingInfo
 from model_runner.model.supported import refuse_unsupported
@@ -42,6 +43,8 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self.commit: Commit
         self.inject, self.commit = latent_step("reference" if current_platform.is_cpu() else "triton")
         self.skips_known_rows = current_platform.is_cpu()
+        if current_platform.is_cpu() and vllm_config.model_config.enforce_eager:
+            use_cpu_kernels(self)
         self.has_newcomers = False  # set by the worker for each step
         self.feedback: Feedback | None = None  # what is fed back if not the own hidden states
 
@@ -150,23 +153,25 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         """Hidden states of the step, its inner pads fed with the hidden state before them, or what stands for it.
 
         Latents form a causal chain: pass n makes the first n pads of each sequence exact, and a pass that changes
-        nothing proves that all are. KV slots are overwritten by each pass.
+        nothing proves that all are. KV slots are overwritten by each pass, and so are its inputs: norms that work in
+        place, vLLM's kernels, add to them. What was fed is kept, and put back at the address that graphs know.
         """
         stored = (chunk.inner_T & (chunk.link_T == NO_LINK)).nonzero().squeeze(1)
         embeds_TD[stored] = self._fed(state.feedback_BD[chunk.row_T[stored]], chunk, stored)
         pads = (chunk.inner_T & (chunk.link_T != NO_LINK)).nonzero().squeeze(1)
+        fed_TD = embeds_TD.clone() if len(pads) or self.counters.is_tracing else embeds_TD
         hidden_TD = self._language_model(positions, embeds_TD)
         num_passes = 0
         while num_passes < len(pads):
-            fed_TD = self._fed(hidden_TD[chunk.link_T[pads]], chunk, pads)
-            if torch.equal(fed_TD, embeds_TD[pads]):
+            fed_PD = self._fed(hidden_TD[chunk.link_T[pads]], chunk, pads)
+            if torch.equal(fed_PD, fed_TD[pads]):
                 break
-            embeds_TD[pads] = fed_TD
-            hidden_TD = self._language_model(positions, embeds_TD)
+            fed_TD[pads] = fed_PD
+            hidden_TD = self._language_model(positions, embeds_TD.copy_(fed_TD))
             num_passes += 1
         self.counters.count_replay(num_pads=len(pads), num_passes=num_passes, num_tokens=len(chunk.phase_T))
         if self.counters.is_tracing:
-            self.counters.trace_prefill(chunk.inner_T, chunk.positions_T, embeds_TD)
+            self.counters.trace_prefill(chunk.inner_T, chunk.positions_T, fed_TD)
         return hidden_TD
 
     def _fed(self, own_PD: Tensor, chunk: Chunk, pads_P: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+"""Norms and rotary embeddings by vLLM's own C++ kernels, which its model classes leave aside on a CPU.
+
+There they are some ten PyTorch operations each, which with few rows cost more than what they compute: a tenth of a step
+(``benchmarks/reports/profile.md``). T tokens, D the width of the last dimension, C the rotary dimension.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from vllm import _custom_ops as ops
+from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
+
+WIDTH_MULTIPLE = 32  # the kernels load whole vectors and end the process where a row is not aligned to them
+
+
+def use_cpu_kernels(model: nn.Module) -> None:
+    """Change how these modules of a model compute, in place. Not for a model that is compiled, which fuses them."""
+    for module in model.modules():
+        if isinstance(module, RMSNorm) and _is_plain(module):
+            module.forward = partial(rms_norm, module)  # type: ignore[method-assign]
+        elif isinstance(module, MRotaryEmbedding) and module.mrope_section and not module.mrope_interleaved:
+            axis_of_half = torch.arange(3).repeat_interleave(torch.tensor(module.mrope_section))
+            module.forward = partial(rotary, module, axis_of_half.repeat(2))  # type: ignore[method-assign]
+
+
+def _is_plain(norm: RMSNorm) -> bool:
+    return norm.has_weight and norm.variance_size_override is None and norm.hidden_size % WIDTH_MULTIPLE == 0
+
+
+def rms_norm(module: RMSNorm, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    """As ``RMSNorm.forward_native``; x and residual are [..., D]. A residual and its x are overwritten and returned."""
+    x = x.contiguous()
+    if residual is not None:
+        ops.fused_add_rms_norm(x, residual, module.weight, module.variance_epsilon)
+        return x, residual
+    normed = torch.empty_like(x)
+    ops.rms_norm(normed, x, module.weight, module.variance_epsilon)
+    return normed
+
+
+def rotary(
+    module: MRotaryEmbedding,
+    axis_C: Tensor,
+    positions: Tensor,
+    query: Tensor,
+    key: Tensor,
+    offsets: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """As ``MRotaryEmbedding.forward_native``, but query and key, [T, heads * head size], are overwritten.
+
+    The kernel knows one position a token. So each token gets a row of its own, with the cosines and sines of the axis
+    that each column belongs to, ``axis_C``; positions are [T], or [3, T] by axis.
+    """
+    cache = module._match_cos_sin_cache_dtype(query)
+    if positions.ndim == 2:
+        at_TC = positions.T[:, axis_C] * len(axis_C) + torch.arange(len(axis_C))
+        cache = cache.take(at_TC)
+        positions = torch.arange(len(at_TC))
+    ops.rotary_embedding(positions, query, key, module.head_size, cache, module.is_neox_style)
+    return query, key

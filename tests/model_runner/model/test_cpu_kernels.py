@@ -1,0 +1,69 @@
+"""vLLM's kernels in place of PyTorch's operations give what those give, and are what the served model computes with."""
+
+import pytest
+import torch
+from torch import nn
+from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.model_executor.layers.layernorm import RMSNorm
+from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
+
+from model_runner.model import cpu_kernels
+from model_runner.model.cpu_kernels import use_cpu_kernels
+
+ATOL = {torch.float32: 1e-5, torch.bfloat16: 0.05}
+every_dtype = pytest.mark.parametrize("dtype", ATOL, ids=str)
+HEAD_SIZE, NUM_HEADS, NUM_KV_HEADS = 32, 3, 1
+
+
+def modules(dtype, size=96):
+    """A norm and a rotary embedding as Qwen2.5-VL has them, before and after."""
+    with set_current_vllm_config(VllmConfig()):
+        norm = RMSNorm(size, eps=1e-6, dtype=dtype)
+        rotary = MRotaryEmbedding(HEAD_SIZE, HEAD_SIZE, 64, 1e6, True, torch.float32, mrope_section=[4, 6, 6])
+    norm.weight.data.normal_()
+    use_cpu_kernels(nn.ModuleList([norm, rotary]))
+    return norm, rotary
+
+
+@every_dtype
+@pytest.mark.parametrize("num_tokens", [0, 1, 33])
+def test_norms(dtype, num_tokens):
+    norm, _ = modules(dtype)
+    wide = torch.randn(num_tokens, 200, dtype=dtype)
+    for x in (torch.randn(num_tokens, 96, dtype=dtype), wide[:, 64:160]):
+        torch.testing.assert_close(norm(x), norm.forward_native(x), atol=ATOL[dtype], rtol=0)
+        residual = torch.randn(num_tokens, 96, dtype=dtype)
+        expected = norm.forward_native(x.clone(), residual.clone())
+        for one, native in zip(norm(x, residual), expected, strict=True):
+            torch.testing.assert_close(one, native, atol=ATOL[dtype], rtol=0)
+
+
+def test_a_width_that_the_kernels_would_end_the_process_at():
+    norm, _ = modules(torch.bfloat16, size=80)
+    assert "forward" not in vars(norm)
+
+
+@every_dtype
+@pytest.mark.parametrize("num_tokens", [1, 33])
+@pytest.mark.parametrize("num_axes", [1, 3])
+def test_rotary(dtype, num_tokens, num_axes):
+    """Query and key are parts of one tensor, as the model hands them over; the third part is not touched."""
+    _, rotary = modules(dtype)
+    positions = torch.randint(64, (3, num_tokens))
+    positions = positions if num_axes == 3 else positions[0]
+    sizes = [NUM_HEADS * HEAD_SIZE, NUM_KV_HEADS * HEAD_SIZE, NUM_KV_HEADS * HEAD_SIZE]
+    qkv = torch.randn(num_tokens, sum(sizes), dtype=dtype)
+    query, key, value = qkv.clone().split(sizes, dim=-1)
+    expected = rotary.forward_native(positions, query.clone(), key.clone())
+    value_before = value.clone()
+    for one, native in zip(rotary(positions, query, key), expected, strict=True):
+        torch.testing.assert_close(one, native, atol=ATOL[dtype], rtol=0)
+    assert torch.equal(value, value_before)
+
+
+def test_the_served_model_uses_them(maze_stepper):
+    """All its norms, those of the vision tower too, and the rotary embedding of the language model."""
+    model = maze_stepper.model
+    used = [module.forward.func for module in model.modules() if "forward" in vars(module)]
+    assert used.count(cpu_kernels.rms_norm) == sum(isinstance(module, RMSNorm) for module in model.modules()) > 8
+    assert cpu_kernels.rotary in used
