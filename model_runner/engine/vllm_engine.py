@@ -110,7 +110,8 @@ class VllmEngine:
         num_pads = request.prompt_ids.count(self._checkpoint.spec.pad_id)
         if num_pads > self._max_history_latents:
             raise PromptTooLong(
-                f"the history holds {num_pads} latents; this server replays at most {self._max_history_latents}"
+                f"the history holds {num_pads} latents; this server takes at most {self._max_history_latents} "
+                "(--max-history-latents)"
             )
         if row is None:
             await self.prepare()
