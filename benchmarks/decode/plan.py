@@ -11,24 +11,25 @@ STARTED_S = time.monotonic()
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """num_sequential: requests that the sequential engine answers in a repetition. num_generated: that ``generate()``
-    and the sequential engine answer without latents. num_steps: of a turn in which steps are timed.
-    num_turns: of that, for each kind of step."""
+    and the sequential engine answer without latents. throughput_repetitions: of (a). num_steps: of a turn in which
+    steps are timed. num_turns: of that, for each kind of step."""
 
     models: tuple[str, ...] = (EMBEDDED, RANDOM)
     repetitions: int = 3
+    throughput_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 5, RANDOM: 3})
     concurrencies: tuple[int, ...] = (1, 4, 16, 32, 64)
     stock_concurrencies: tuple[int, ...] = (1, 16, 64)
     batches: tuple[int, ...] = (1, 8, 32)
     image_px: tuple[int, ...] = (256, 512, 1024)
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
-    max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 32})
+    max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 128, RANDOM: 32})
     stock_max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
     num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
     num_turns: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 20, RANDOM: 6})
     # 16 blocks of the large model would be replayed for minutes.
     block_counts: dict[str, tuple[int, ...]] = field(default_factory=lambda: {EMBEDDED: (1, 4, 16), RANDOM: (1, 4)})
-    num_sequential: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
-    num_generated: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 32, RANDOM: 4})
+    num_sequential: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 32, RANDOM: 8})
+    num_generated: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 16, RANDOM: 4})
 
     def say(self, text: str) -> None:
         """Progress."""
@@ -40,11 +41,13 @@ def quick() -> Plan:
     return Plan(
         models=(EMBEDDED,),
         repetitions=1,
+        throughput_repetitions={EMBEDDED: 1},
         concurrencies=(1, 32),
         stock_concurrencies=(16,),
         batches=(1, 8),
         block_counts={EMBEDDED: (1,)},
         num_turns={EMBEDDED: 4},
-        num_sequential={EMBEDDED: 64},
+        max_tokens={EMBEDDED: 32, RANDOM: 32},
+        num_sequential={EMBEDDED: 16},
         num_generated={EMBEDDED: 4},
     )

@@ -9,20 +9,39 @@ from transformers import Qwen2_5_VLForConditionalGeneration
 
 from benchmarks.decode.engines import Answers, ask, forget, served, set_threads, start_sequential
 from benchmarks.decode.figures import Bar, PartReport, ratios, spread
-from benchmarks.decode.models import EMBEDDED, BenchModel, load, without_latents
+from benchmarks.decode.models import EMBEDDED, RANDOM, BenchModel, endless, load, without_latents
 from benchmarks.decode.plan import Plan
 from model_runner.engine.base import EngineRequest
 from model_runner.engine.transformers_engine import TransformersEngine
 
 # Times as fast as the sequential engine, at so many concurrent requests; and the sequential one over stock generate().
-SPEEDUP_BARS = {EMBEDDED: (32, 10.0), "0.6B": (16, 6.0)}
+SPEEDUP_BARS = {EMBEDDED: (32, 10.0), RANDOM: (16, 6.0)}
 GENERATE_BAR = 0.8
 
 TEXT = """Output tokens a second, prompts and pictures included. Ours is the engine that is served, asked through the \
 engine Protocol; sequential is `--engine transformers`, the published loop with a KV cache, asked the same requests \
 one after the other; `generate()` is stock transformers (its own choice of attention) on the same checkpoint, beside \
 which the sequential engine answers with latents off. Within a repetition all take turns, and a ratio is taken within \
-a repetition; caches are emptied before each turn. Each request has a question and a picture of its own."""
+a repetition; caches are emptied before each turn. Each request has a question and a picture of its own. Answers are \
+of a fixed length, as is usual where decoding is measured, but for *own answers*, which end where the model ends \
+them: so short that half of the work is prompts and pictures, of which a batch makes little."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A model, and how long its answers are at most."""
+
+    label: str
+    model: BenchModel
+    max_tokens: int
+
+
+def workloads(name: str, plan: Plan) -> list[Workload]:
+    """Answers of a fixed length; those of the random weights have no end of their own."""
+    model, length = load(name), plan.max_tokens[name]
+    if name != EMBEDDED:
+        return [Workload(name, model, length)]
+    return [Workload(name, endless(model), length), Workload(f"{name}, own answers", model, length)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,16 +55,18 @@ class Turn:
 async def measure(plan: Plan) -> PartReport:
     raw: dict[str, Any] = {}
     rows, bars = [], []
-    for name in plan.models:
-        found = raw[name] = await measure_model(load(name), plan)
-        rows += rows_of(name, found)
-        bars += bars_of(name, found)
-    header = ["model", "engine", "concurrent", "requests", "tokens/s", "times sequential", "latents, %"]
+    for load_of in (one for name in plan.models for one in workloads(name, plan)):
+        found = raw[load_of.label] = await measure_workload(load_of, plan)
+        rows += rows_of(load_of.label, found)
+        bars += bars_of(load_of.label, found)
+    counts = ["concurrent", "requests", "tokens an answer", "latents, %"]
+    header = ["model", "engine", *counts, "tokens/s", "times sequential"]
     return PartReport(key="a", title="(a) Throughput", text=TEXT, header=header, rows=rows, bars=bars, raw=raw)
 
 
-async def measure_model(model: BenchModel, plan: Plan) -> dict[str, Any]:
+async def measure_workload(load_of: Workload, plan: Plan) -> dict[str, Any]:
     """Tokens a second by engine and repetition."""
+    model, label = load_of.model, load_of.label
     set_threads(plan.threads[model.name])
     sequential = start_sequential(model)
     stock = Qwen2_5_VLForConditionalGeneration.from_pretrained(
@@ -59,6 +80,7 @@ async def measure_model(model: BenchModel, plan: Plan) -> dict[str, Any]:
         "threads": plan.threads[model.name],
         "counts": {f"{turn.concurrency}": turn.count for turn in turns},
         "sequential_count": alone,
+        "generated_count": plan.num_generated[model.name],
         "ours": {f"{turn.concurrency}": [] for turn in turns},
         "sequential": [],
         "sequential_off": [],
@@ -67,18 +89,20 @@ async def measure_model(model: BenchModel, plan: Plan) -> dict[str, Any]:
     async with served(model) as engine:
         await ask(engine, model.requests(8, 8, seed=1000), 8)
         await ask(sequential, model.requests(1, 8, seed=1000), 1)
-        for repetition in range(plan.repetitions):
-            requests = model.requests(most, plan.max_tokens[model.name], seed=repetition)
+        for repetition in range(plan.throughput_repetitions[model.name]):
+            requests = model.requests(most, load_of.max_tokens, seed=repetition)
             slow = await ask(sequential, requests[:alone], 1)
             found["sequential"].append(slow.tokens_a_second)
             found["latents"] = {"sequential": share_of_pads(slow, model)}
+            found["length"] = {"sequential": slow.num_tokens / len(slow.ids)}
             for turn in turns:
                 await forget(engine)
                 fast = await ask(engine, requests[: turn.count], turn.concurrency)
                 found["ours"][f"{turn.concurrency}"].append(fast.tokens_a_second)
                 found["latents"][f"{turn.concurrency}"] = share_of_pads(fast, model)
+                found["length"][f"{turn.concurrency}"] = fast.num_tokens / len(fast.ids)
                 check_equal(model, requests, fast, slow)
-                plan.say(f"(a) {model.name}, {turn.concurrency} at once: {fast.tokens_a_second:.1f} tokens/s")
+                plan.say(f"(a) {label}, {turn.concurrency} at once: {fast.tokens_a_second:.1f} tokens/s")
             few = without_latents(requests[: plan.num_generated[model.name]])
             off = await ask(sequential, few, 1)
             generated = [generate(stock, sequential, request, model) for request in few]
@@ -87,13 +111,14 @@ async def measure_model(model: BenchModel, plan: Plan) -> dict[str, Any]:
             found["generate"].append(sum(len(ids) for ids, _ in generated) / seconds)
             if model.dtype == "float32" and [ids for ids, _ in generated] != off.ids:
                 raise SystemExit("not measured: the sequential engine and generate() give different tokens")
-            plan.say(f"(a) {model.name}, sequential: {slow.tokens_a_second:.1f} tokens/s, repetition {repetition + 1}")
+            plan.say(f"(a) {label}, sequential: {slow.tokens_a_second:.1f} tokens/s, repetition {repetition + 1}")
     return found
 
 
 def turn_of(name: str, concurrency: int) -> Turn:
-    """The embedded model: 64 requests at any concurrency. The large one is slow: as many as at once, but at least 4."""
-    return Turn(concurrency, 64 if name == EMBEDDED else max(4, concurrency))
+    """Of the embedded model four for each place, so that the begin and the end weigh little, and at least 8. The large
+    one is slow: as many as at once, but at least 4."""
+    return Turn(concurrency, max(8, 4 * concurrency) if name == EMBEDDED else max(4, concurrency))
 
 
 def check_equal(model: BenchModel, requests: list[EngineRequest], fast: Answers, slow: Answers) -> None:
@@ -138,21 +163,24 @@ def generate(
 
 
 def rows_of(name: str, found: dict[str, Any]) -> list[list[str]]:
-    latents, alone = found["latents"], found["sequential"]
-    count = f"{found['sequential_count']}"
-    rows = [[name, "sequential", "1", count, spread(alone), "1", f"{100 * latents['sequential']:.0f}"]]
+    def asked(key: str, concurrency: str, count: int) -> list[str]:
+        return [concurrency, f"{count}", f"{found['length'][key]:.0f}", f"{100 * found['latents'][key]:.0f}"]
+
+    alone = found["sequential"]
+    rows = [[name, "sequential", *asked("sequential", "1", found["sequential_count"]), spread(alone), "1"]]
     for concurrency, rates in found["ours"].items():
         times = spread(ratios(rates, alone), 2)
-        share = f"{100 * latents[concurrency]:.0f}"
-        rows.append([name, "ours", concurrency, found["counts"][concurrency], spread(rates), times, share])
-    rows.append([name, "sequential, latents off", "1", "", spread(found["sequential_off"]), "", "0"])
-    rows.append([name, "`generate()`, latents off", "1", "", spread(found["generate"]), "", "0"])
-    return [[str(cell) for cell in row] for row in rows]
+        count = found["counts"][concurrency]
+        rows.append([name, "ours", *asked(concurrency, concurrency, count), spread(rates), times])
+    off = ["1", f"{found['generated_count']}", "", "0"]
+    rows.append([name, "sequential, latents off", *off, spread(found["sequential_off"]), ""])
+    rows.append([name, "`generate()`, latents off", *off, spread(found["generate"]), ""])
+    return rows
 
 
 def bars_of(name: str, found: dict[str, Any]) -> list[Bar]:
-    concurrency, limit = SPEEDUP_BARS[name]
     bars = []
+    concurrency, limit = SPEEDUP_BARS.get(name, (0, 0.0))
     rates = found["ours"].get(f"{concurrency}")
     if rates is not None:
         what = f"{name}: ours over sequential at {concurrency} concurrent"

@@ -58,14 +58,17 @@ FOUND = {
     "sequential_off": [9.0, 9.0, 9.0],
     "generate": [10.0, 12.0, 9.0],
     "latents": {"sequential": 0.25, "1": 0.2, "16": 0.3},
+    "length": {"sequential": 32.0, "1": 32.0, "16": 31.2},
+    "generated_count": 4,
 }
 
 
 class TestThroughput:
     def test_rows(self) -> None:
         rows = throughput_rows("0.6B", FOUND)
-        assert rows[0] == ["0.6B", "sequential", "1", "16", "10.0 (10.0–10.0)", "1", "25"]
-        assert rows[2] == ["0.6B", "ours", "16", "16", "60.0 (50.0–80.0)", "6.00 (5.00–8.00)", "30"]
+        assert rows[0] == ["0.6B", "sequential", "1", "16", "32", "25", "10.0 (10.0–10.0)", "1"]
+        assert rows[2] == ["0.6B", "ours", "16", "16", "31", "30", "60.0 (50.0–80.0)", "6.00 (5.00–8.00)"]
+        assert rows[4] == ["0.6B", "`generate()`, latents off", "1", "4", "", "0", "10.0 (9.0–12.0)", ""]
 
     def test_bars(self) -> None:
         speedup, generate = bars_of("0.6B", FOUND)
@@ -76,7 +79,7 @@ class TestThroughput:
         assert [bar.limit for bar in bars_of("embedded", FOUND)] == [0.8]  # 32 at once were not measured
 
     def test_the_large_model_is_asked_less_often(self) -> None:
-        assert turn_of("embedded", 4) == Turn(4, 64)
+        assert turn_of("embedded", 4) == Turn(4, 16)
         assert [turn_of("0.6B", at_once).count for at_once in (1, 4, 16, 64)] == [4, 4, 16, 64]
 
 
