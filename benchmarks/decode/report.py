@@ -12,7 +12,7 @@ PROFILE = "profile"
 
 HEAD = """# Speed of decoding on a CPU
 
-Two models: *embedded*, `models/maze-tiny` in float32, asked about unseen mazes until it ends by itself; and *0.6B*, \
+Two models: *embedded*, `models/maze-tiny` in float32, asked about unseen mazes; and *0.6B*, \
 random weights in the shape of Qwen2.5-0.5B with an untied head (0.63 billion parameters beside the tower) in \
 bfloat16, asked random words about random pixels, answering a fixed number of tokens, whose head is drawn so that \
 START is chosen every few tokens (`benchmarks/decode/checkpoint.py`). Values are medians with their range over \
