@@ -89,7 +89,6 @@ async def test_a_history_inside_a_latent_block_three_times_at_once(served, end):
         assert max(info.num_cached_tokens for _, info in answers) > 0
         tried += 1
     assert tried > 0
-    assert (await engine.stats()).model["replays"] > 0
 
 
 def _history_inside_a_block(trace, *, aligned):
