@@ -7,6 +7,9 @@ STAMP  := .venv/.complete
 KERNELS_PYTHON := .venv-kernels/bin/python
 KERNELS_STAMP  := .venv-kernels/.complete
 GPU_PYTHON     := python3
+# Two at a time, a file's tests together, for they share engines. Each engine computes with one thread on two cores.
+TOGETHER       := -n 2 --dist loadfile
+KERNELS_TESTS   = tests/model_runner/kernels tests/model_runner/model/test_chunk.py
 # What `make test ARGS=…` selects is for the other environment.
 KERNELS_ARGS    = $(if $(filter test-kernels,$(MAKECMDGOALS)),$(ARGS))
 
@@ -24,14 +27,14 @@ $(KERNELS_STAMP): requirements/cpu.txt requirements/kernels.txt pyproject.toml t
 	@touch $@
 
 test: check test-kernels  ## everything CI runs
-	$(PYTHON) -m pytest tests --ignore=tests/architecture --ignore=tests/docs $(ARGS)
+	$(PYTHON) -m pytest tests $(TOGETHER) --ignore=tests/architecture --ignore=tests/docs $(ARGS)
 
 test-slow: setup      ## the exhaustive tests, half an hour: every position of every block, and five minutes of a crowd
-	$(PYTHON) -m pytest tests -m slow $(ARGS)
+	$(PYTHON) -m pytest tests -m slow $(TOGETHER) $(ARGS)
 
 # Where triton is installed, the first command tests both implementations of the latent step.
 test-kernels: $(KERNELS_STAMP)  ## the Triton kernels: interpreted on a CPU, then compiled for GPUs that are not there
-	TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/model_runner/kernels tests/model_runner/model/test_chunk.py $(KERNELS_ARGS)
+	TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest $(TOGETHER) $(KERNELS_TESTS) $(KERNELS_ARGS)
 	$(KERNELS_PYTHON) -m pytest tests/kernels $(KERNELS_ARGS)
 
 report-kernels: $(KERNELS_STAMP)  ## registers, shared memory and spills of the kernels on three architectures
@@ -39,7 +42,7 @@ report-kernels: $(KERNELS_STAMP)  ## registers, shared memory and spills of the 
 
 # Engines are processes of their own, so what makes vLLM believe in an interpreted Triton comes with the environment.
 test-v2: $(KERNELS_STAMP)  ## vLLM's Model Runner V2 on a CPU, Triton interpreted: half an hour
-	PYTHONPATH=tests/v2/forced TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/v2 -m slow $(ARGS)
+	PYTHONPATH=tests/v2/forced TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/v2 -m slow $(TOGETHER) $(ARGS)
 
 # These two take the environment that is active: docs/gpu.md says what must be in it. Warnings of a build that was never
 # tried are shown, and are no errors.
