@@ -43,6 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kv-cache-mib", type=int, metavar="N", help="size of the KV cache (default on a CPU: 512)")
     add("--num-kv-blocks", type=int, metavar="N", help="size of the KV cache in blocks instead")
     add("--max-images", type=int, metavar="N", help="images in one request (default 8)")
+    add("--max-history-latents", type=int, metavar="N", help="latents in a prompt; more are refused (default 512)")
+    add(
+        "--max-replayed-pads",
+        type=int,
+        metavar="N",
+        help="latents of a prompt that a step may compute by replaying it, at a pass each (default 0: a step for each)",
+    )
     add("--prefix-caching", action=argparse.BooleanOptionalAction, help="reuse the KV cache of equal prompt beginnings")
     add(
         "--latent-ablation",

@@ -29,6 +29,8 @@ def test_options_become_settings() -> None:
     settings = serve.runner_settings(parsed(*words))
     assert (settings.latent_exit, settings.dtype, settings.max_num_seqs) == ("fixed", "bfloat16", 3)
     assert not settings.prefix_caching
+    settings = serve.runner_settings(parsed("--max-history-latents", "7", "--max-replayed-pads", "2"))
+    assert (settings.max_history_latents, settings.max_replayed_pads) == (7, 2)
 
 
 def test_an_ablation_is_a_setting_of_the_engine() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
+from contracts.errors import PromptTooLong
 from tests.parity.traces import GOLDEN, IMAGE_ID, NAMES, PAD_ID, START_ID, answer, read_traces, request_of, text_request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -105,6 +106,18 @@ def _history_inside_a_block(trace, *, aligned):
             if is_inside and length > BLOCK_SIZE + 1 and (not aligned or length % BLOCK_SIZE == 1):
                 return at + 1 + pads
     return None
+
+
+async def test_too_long_a_latent_history_is_refused(served):
+    """As many as the server takes are answered, one more is not, and that says what to do."""
+    _, engine, _ = served
+    most = engine._max_history_latents
+    full = text_request((1000, START_ID, *[PAD_ID] * most), "full", max_tokens=2)
+    ids, _ = await answer(engine, full)
+    assert len(ids) == 2
+    with pytest.raises(PromptTooLong, match=f"holds {most + 1} latents; .* {most} \\(--max-history-latents\\)"):
+        await answer(engine, text_request((*full.prompt_ids, PAD_ID), "more", max_tokens=2))
+    assert await engine.reset_prefix_cache()
 
 
 async def test_one_image_asked_about_three_times_is_encoded_once(served):
