@@ -29,6 +29,9 @@ class Answers:
     first_s: list[float]
     seconds: float
 
+    def __add__(self, later: "Answers") -> "Answers":
+        return Answers(self.ids + later.ids, self.first_s + later.first_s, self.seconds + later.seconds)
+
     @property
     def num_tokens(self) -> int:
         return sum(len(ids) for ids in self.ids)

@@ -20,8 +20,8 @@ from model_runner.prompt import PromptBuilder
 
 EMBEDDED, RANDOM = "embedded", "0.6B"
 EMBEDDED_FOLDER = ROOT / "models" / "maze-tiny"
-# Ids of the embedded model that it never answers with and that no text makes: <|video_pad|> and <|vision_end|>.
-EMBEDDED_START_ID, EMBEDDED_END_ID = 380, 378
+# Ids of the embedded model that it never answers with: <|video_pad|> and <|im_start|>.
+EMBEDDED_START_ID, EMBEDDED_END_ID = 380, 375
 RANDOM_END_ID = 151663  # <|repo_name|>; its row in the head is 0
 LONG_BLOCK = 64
 IMAGE_PX = 112  # 16 visual tokens

@@ -16,7 +16,7 @@ class Plan:
 
     models: tuple[str, ...] = (EMBEDDED, RANDOM)
     repetitions: int = 3
-    throughput_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 5, RANDOM: 3})
+    throughput_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 9, RANDOM: 3})
     concurrencies: tuple[int, ...] = (1, 4, 16, 32, 64)
     stock_concurrencies: tuple[int, ...] = (1, 16, 64)
     batches: tuple[int, ...] = (1, 8, 32)
@@ -29,7 +29,7 @@ class Plan:
     # 16 blocks of the large model would be replayed for minutes.
     block_counts: dict[str, tuple[int, ...]] = field(default_factory=lambda: {EMBEDDED: (1, 4, 16), RANDOM: (1, 4)})
     num_sequential: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 32, RANDOM: 8})
-    num_generated: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 16, RANDOM: 4})
+    num_generated: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 8, RANDOM: 4})
 
     def say(self, text: str) -> None:
         """Progress."""

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+from model_runner.model import worker
 from model_runner.model.cpu_worker import ILVRWorker
 
 KINDS = {
@@ -33,6 +34,7 @@ class ProfiledWorker(ILVRWorker):
             setattr(model, name, self._clocked(name, getattr(model, name)))
         model.compute_logits = self._clocked("head", model.compute_logits)
         model.embed_multimodal = self._clocked("encoder", model.embed_multimodal)
+        worker.apply_block_rule = self._clocked("block rule", worker.apply_block_rule)
         runner.sampler.forward = self._clocked("sampler", runner.sampler.forward)
         for name, module in model.named_modules():
             kind = KINDS.get(type(module).__name__)
@@ -49,9 +51,6 @@ class ProfiledWorker(ILVRWorker):
 
     def sample_tokens(self, *args: Any, **kwargs: Any) -> Any:
         return self._clocked("sample", super().sample_tokens)(*args, **kwargs)
-
-    def _apply_block_rule(self, *args: Any) -> None:
-        self._clocked("block rule", super()._apply_block_rule)(*args)
 
     def _clocked(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

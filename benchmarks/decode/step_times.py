@@ -40,8 +40,7 @@ class Kind:
 
 TEXT_STEP, LATENT_STEP, SKIPPED = "text", "latent", "latent, head skipped"
 HALF, HALF_SKIPPED = "half latent", "half latent, head skipped"
-# Text rows as they are served: the engine looks whether there is anything to skip.
-ALL_ROWS = (Kind(TEXT_STEP, 0, True), Kind(LATENT_STEP, 1, False), Kind(SKIPPED, 1, True))
+ALL_ROWS = (Kind(TEXT_STEP, 0, False), Kind(LATENT_STEP, 1, False), Kind(SKIPPED, 1, True))
 HALF_OF_ROWS = (Kind(HALF, 2, False), Kind(HALF_SKIPPED, 2, True))
 
 

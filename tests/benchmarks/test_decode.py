@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.decode import report
+from benchmarks.decode.__main__ import PARTS
 from benchmarks.decode.checkpoint import CONFIG, ROOT, TEXT, TOWER, shapes
 from benchmarks.decode.figures import Bar, PartReport, decode_intervals, ratios, spread, table
+from benchmarks.decode.step_profile import INSIDE
 from benchmarks.decode.step_profile import rows_of as profile_rows
 from benchmarks.decode.step_times import Kind, report_latent, report_skipped
 from benchmarks.decode.throughput import Turn, bars_of, turn_of
@@ -159,5 +161,17 @@ def test_quick_form_runs(tmp_path: Path) -> None:
     assert done.returncode in (0, 1), done.stderr
     found = report.read(tmp_path / "decode.json")["a"]
     assert len(found.raw["embedded"]["ours"]["32"]) == 1
-    assert found.raw["embedded"]["latents"]["sequential"] > 0.2  # mazes are answered with a block of 8
+    assert found.raw["embedded, own answers"]["latents"]["sequential"] > 0.2  # a maze is answered with a block of 8
+    assert found.raw["embedded"]["length"] == {"sequential": 32, "1": 32, "32": 32}
     assert "ours over sequential at 32 concurrent" in (tmp_path / "decode.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_quick_form_of_all_parts_runs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.decode", "--quick", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=800)
+    assert done.returncode in (0, 1), done.stderr
+    found = report.read(tmp_path / "decode.json")
+    assert set(found) == {*PARTS, "f"}
+    assert set(found["profile"].raw["embedded"]["ms"]) == {"step", *INSIDE}
