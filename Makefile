@@ -29,7 +29,7 @@ $(KERNELS_STAMP): requirements/cpu.txt requirements/kernels.txt pyproject.toml t
 test: check test-kernels  ## everything CI runs
 	$(PYTHON) -m pytest tests $(TOGETHER) --ignore=tests/architecture --ignore=tests/docs $(ARGS)
 
-test-slow: setup      ## the exhaustive tests, half an hour: every position of every block, and five minutes of a crowd
+test-slow: setup      ## the exhaustive tests: every position of every block, and a crowd for four times five minutes
 	$(PYTHON) -m pytest tests -m slow $(TOGETHER) $(ARGS)
 
 # Where triton is installed, the first command tests both implementations of the latent step.

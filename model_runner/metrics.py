@@ -34,8 +34,9 @@ class RunnerMetrics:
         )
         self.engine = Gauge(
             "ilvr_runner_engine_count",
-            "Counts of the engine since its start: images_encoded, preemptions, and of latents computed again "
-            "in a step of several tokens: replays (steps), replayed_pads, replay_passes, replayed_tokens.",
+            "Counts of the engine since its start: images_encoded, preemptions, and of latents of a prompt that were "
+            "computed in a step with the token before them: replays (steps), replayed_pads, replay_passes, "
+            "replayed_tokens. Latents that get a step each, as all do with --max-replayed-pads 0, are not counted.",
             labelnames=("count",),
             registry=registry,
         )

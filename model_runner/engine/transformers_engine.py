@@ -100,7 +100,9 @@ class TransformersEngine:
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenDelta, None]:
         if request.prompt_ids.count(self._checkpoint.spec.pad_id) > self._max_history_latents:
-            raise PromptTooLong(f"the history holds more than {self._max_history_latents} latents")
+            raise PromptTooLong(
+                f"the history holds more than {self._max_history_latents} latents (--max-history-latents)"
+            )
         await self.prepare()
         row = self._ablation.row(request)
         waited_from = time.monotonic()

@@ -1,7 +1,7 @@
 """Norms and rotary embeddings by vLLM's own C++ kernels, which its model classes leave aside on a CPU.
 
-There they are some ten PyTorch operations each, which with few rows cost more than what they compute: a tenth of a step
-(``benchmarks/reports/profile.md``). T tokens, D the width of the last dimension, C the rotary dimension.
+There they are some ten PyTorch operations each, which with few rows cost more than what they compute. T tokens, D
+the width of the last dimension, C the rotary dimension.
 """
 
 from functools import partial
@@ -20,13 +20,17 @@ def use_cpu_kernels(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, RMSNorm) and _is_plain(module):
             module.forward = partial(rms_norm, module)  # type: ignore[method-assign]
-        elif isinstance(module, MRotaryEmbedding) and module.mrope_section and not module.mrope_interleaved:
+        elif isinstance(module, MRotaryEmbedding) and _has_plain_sections(module):
             axis_of_half = torch.arange(3).repeat_interleave(torch.tensor(module.mrope_section))
             module.forward = partial(rotary, module, axis_of_half.repeat(2))  # type: ignore[method-assign]
 
 
 def _is_plain(norm: RMSNorm) -> bool:
     return norm.has_weight and norm.variance_size_override is None and norm.hidden_size % WIDTH_MULTIPLE == 0
+
+
+def _has_plain_sections(rotary: MRotaryEmbedding) -> bool:
+    return bool(rotary.mrope_section) and not rotary.mrope_interleaved and rotary.rotary_dim % WIDTH_MULTIPLE == 0
 
 
 def rms_norm(module: RMSNorm, x: Tensor, residual: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:

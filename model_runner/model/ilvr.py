@@ -36,7 +36,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.spec = spec_of(vllm_config)
         self._max_num_tokens = vllm_config.scheduler_config.max_num_batched_tokens
-        self._text_TD: Tensor | None = None  # allocated in the first call, which has the most tokens
+        self._text_TD: Tensor | None = None  # allocated in the first call, when width and type are known
         self.counters = LatentCounters()
         self.state: LatentState | None = None  # set by the worker as soon as the KV cache exists
         self.inject: Inject

@@ -37,7 +37,6 @@ class Stepper:
         self.model = self.worker.model_runner.get_model()
         self.block_size: int = self.model.state.block_size
         self.ids: dict[str, list[int]] = {}
-        self.texts: dict[str, str] = {}
         self.reasons: dict[str, str] = {}
         self.num_cached: dict[str, int] = {}
         self.scheduled: list[dict[str, int]] = []
@@ -51,7 +50,7 @@ class Stepper:
         self._inner[request.request_id] = self.llm.add_request(request.request_id, _prompt(request), params)
         for n in range(params.n):
             name = request.request_id if params.n == 1 else f"{request.request_id}#{n}"
-            self.ids[name], self.texts[name] = [], ""
+            self.ids[name] = []
             if params.n > 1:
                 self._inner[name] = f"{n}_{self._inner[request.request_id]}"
 
@@ -77,7 +76,6 @@ class Stepper:
                 name = output.request_id
                 name = f"{name}#{completion.index}" if name not in self.ids else name
                 self.ids[name] += completion.token_ids
-                self.texts[name] += completion.text
                 if output.num_cached_tokens is not None:
                     self.num_cached.setdefault(name, output.num_cached_tokens)
                 if completion.finish_reason is not None:
@@ -138,7 +136,7 @@ class Stepper:
         self.step()  # the model runner hears of the end of a request in the next step
         self.forget()
         self.scheduler._max_replayed_pads = max_replayed_pads
-        for kept in (self.ids, self.texts, self.reasons, self.num_cached, self.scheduled, self._inner):
+        for kept in (self.ids, self.reasons, self.num_cached, self.scheduled, self._inner):
             kept.clear()
 
     def is_empty(self) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.parity.stepper import ALL_PADS
-from tests.parity.traces import ATOL, read_traces, request_of
+from tests.parity.traces import ATOL, NAMES, read_traces, request_of
 
 NUM_TEXT = 2  # tokens after END that the whole history holds too
 NUM_ANSWERED = 6
@@ -113,10 +113,11 @@ def test_three_at_once_anywhere_in_a_block(stepper_of, plain_of, block_size, pla
 
 
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
-def test_recorded_traces(stepper_of, block_size):
+@pytest.mark.parametrize("name", NAMES)
+def test_recorded_traces(stepper_of, name, block_size):
     """All at once, with every KV block size that the kernel for CPUs knows, cold and then cached."""
-    stepper = stepper_of("b", block_size=block_size)
-    traces = read_traces("b")
+    stepper = stepper_of(name, block_size=block_size)
+    traces = read_traces(name)
     for when in ("cold", "warm"):
         for trace in traces:
             stepper.add(request_of(trace, stepper.defaults, f"{when} {trace.index}"))

@@ -101,7 +101,7 @@ def _history_inside_a_block(trace, *, aligned):
         for pads in range(2, 8):
             length = len(trace.expanded_ids) + at + 1 + pads
             is_inside = len(trace.output_ids) > at + pads + 41 and set(trace.output_ids[at + 1 : at + 1 + pads]) == {
-                151665
+                PAD_ID
             }
             if is_inside and length > BLOCK_SIZE + 1 and (not aligned or length % BLOCK_SIZE == 1):
                 return at + 1 + pads

@@ -10,16 +10,18 @@ from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 from model_runner.model import cpu_kernels
 from model_runner.model.cpu_kernels import use_cpu_kernels
 
-ATOL = {torch.float32: 1e-5, torch.bfloat16: 0.05}
+ATOL = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.01}
 every_dtype = pytest.mark.parametrize("dtype", ATOL, ids=str)
-HEAD_SIZE, NUM_HEADS, NUM_KV_HEADS = 32, 3, 1
+NUM_HEADS, NUM_KV_HEADS = 3, 1
 
 
-def modules(dtype, size=96):
+def modules(dtype, size=96, head_size=32):
     """A norm and a rotary embedding as Qwen2.5-VL has them, before and after."""
     with set_current_vllm_config(VllmConfig()):
         norm = RMSNorm(size, eps=1e-6, dtype=dtype)
-        rotary = MRotaryEmbedding(HEAD_SIZE, HEAD_SIZE, 64, 1e6, True, torch.float32, mrope_section=[4, 6, 6])
+        rotary = MRotaryEmbedding(
+            head_size, head_size, 64, 1e6, True, torch.float32, mrope_section=[4, 6, head_size // 2 - 10]
+        )
     norm.weight.data.normal_()
     use_cpu_kernels(nn.ModuleList([norm, rotary]))
     return norm, rotary
@@ -34,24 +36,27 @@ def test_norms(dtype, num_tokens):
         torch.testing.assert_close(norm(x), norm.forward_native(x), atol=ATOL[dtype], rtol=0)
         residual = torch.randn(num_tokens, 96, dtype=dtype)
         expected = norm.forward_native(x.clone(), residual.clone())
-        for one, native in zip(norm(x, residual), expected, strict=True):
+        normed, added = norm(x, residual)
+        assert added is residual
+        for one, native in zip((normed, added), expected, strict=True):
             torch.testing.assert_close(one, native, atol=ATOL[dtype], rtol=0)
 
 
 def test_a_width_that_the_kernels_would_end_the_process_at():
-    norm, _ = modules(torch.bfloat16, size=80)
-    assert "forward" not in vars(norm)
+    for module in modules(torch.bfloat16, size=80, head_size=28):
+        assert "forward" not in vars(module)
 
 
 @every_dtype
 @pytest.mark.parametrize("num_tokens", [1, 33])
 @pytest.mark.parametrize("num_axes", [1, 3])
-def test_rotary(dtype, num_tokens, num_axes):
+@pytest.mark.parametrize("head_size", [32, 64, 128])
+def test_rotary(dtype, num_tokens, num_axes, head_size):
     """Query and key are parts of one tensor, as the model hands them over; the third part is not touched."""
-    _, rotary = modules(dtype)
+    _, rotary = modules(dtype, head_size=head_size)
     positions = torch.randint(64, (3, num_tokens))
     positions = positions if num_axes == 3 else positions[0]
-    sizes = [NUM_HEADS * HEAD_SIZE, NUM_KV_HEADS * HEAD_SIZE, NUM_KV_HEADS * HEAD_SIZE]
+    sizes = [n * head_size for n in (NUM_HEADS, NUM_KV_HEADS, NUM_KV_HEADS)]
     qkv = torch.randn(num_tokens, sum(sizes), dtype=dtype)
     query, key, value = qkv.clone().split(sizes, dim=-1)
     expected = rotary.forward_native(positions, query.clone(), key.clone())
