@@ -136,8 +136,8 @@ def inject(
     """As ``reference.inject``. Rows of embeds and of the block table may be strided, and the vectors.
 
     Raises:
-        ValueError: embeds or block table are strided within a row, embeds are of another type than the state, there are
-            more requests than it is for, or lengths differ.
+        ValueError: embeds or block table are strided within a row, embeds are of another type or width than the state,
+            there are more requests than it is for, or lengths differ.
     """
     num_requests, hidden_size = embeds_RD.shape
     _check_rows(embeds_RD, "embeds", state)
@@ -183,8 +183,8 @@ def commit(
     """As ``reference.commit``, except that ``discard`` is not written. Rows of hidden may be strided, and the vectors.
 
     Raises:
-        ValueError: hidden is strided within a row, or of another type than the state; there are more requests than it
-            is for, or lengths differ.
+        ValueError: hidden is strided within a row, or of another type or width than the state; there are more requests
+            than it is for, or lengths differ.
     """
     num_tokens, hidden_size = hidden_TD.shape
     num_requests = num_tokens if last_R is None else last_R.shape[0]
@@ -231,6 +231,8 @@ def _check_rows(rows: Tensor, name: str, state: LatentState) -> None:
     _check_contiguous(rows, name)
     if rows.dtype != state.feedback_BD.dtype:
         raise ValueError(f"{name} are {rows.dtype}, the latent state is {state.feedback_BD.dtype}")
+    if rows.shape[1] != state.feedback_BD.shape[1]:
+        raise ValueError(f"{name} are {rows.shape[1]} wide, the latent state is {state.feedback_BD.shape[1]}")
 
 
 def _check_contiguous(rows: Tensor, name: str) -> None:
