@@ -249,9 +249,9 @@ def test_what_would_be_read_or_written_past_its_end_is_refused() -> None:
         replace(step, embeds_RD=step.embeds_RD.half()).inject(inject)
     with pytest.raises(ValueError, match=r"float16.*float32"):
         commit(step.hidden_RD.half(), phase_T, step.slots_R, step.state)
-    with pytest.raises(ValueError, match="63 wide.*64"):
+    with pytest.raises(ValueError, match=r"63 wide.*64"):
         replace(step, embeds_RD=step.embeds_RD[:, 1:]).inject(inject)
-    with pytest.raises(ValueError, match="63 wide.*64"):
+    with pytest.raises(ValueError, match=r"63 wide.*64"):
         commit(step.hidden_RD[:, 1:], phase_T, step.slots_R, step.state)
     with pytest.raises(ValueError, match="3 requests"):
         replace(step, slots_R=step.slots_R[:2]).inject(inject)
