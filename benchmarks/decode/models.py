@@ -27,6 +27,8 @@ LONG_BLOCK = 64
 IMAGE_PX = 112  # 16 visual tokens
 WORDS = ("the", "red", "small", "box", "is", "left", "of", "a", "green", "ball", "and", "near", "two", "open", "doors")
 
+NUM_WORDS = 24  # of a question to the random weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchModel:
@@ -53,9 +55,10 @@ class BenchModel:
         ]
 
     def other_questions(self, requests: Sequence[EngineRequest], seed: int) -> list[tuple[int, ...]]:
-        """Prompts with other questions, for the same pictures."""
+        """Prompts with other questions of the same length, for the same pictures."""
         builder, rng = PromptBuilder(self.checkpoint), random.Random(seed)
-        return [builder.build(" ".join(rng.choices(WORDS, k=24)), num_images=1) for _ in requests]
+        words = QUESTION.split() if self.name == EMBEDDED else rng.choices(WORDS, k=NUM_WORDS)
+        return [builder.build(" ".join(rng.sample(words, len(words))), num_images=1) for _ in requests]
 
     def text_ids(self, count: int, seed: int) -> tuple[int, ...]:
         """Ordinary tokens by lot."""
@@ -121,4 +124,4 @@ def _mazes(count: int, seed: int, px: int | None) -> list[tuple[str, Image.Image
 
 def _noise(count: int, seed: int, px: int) -> list[tuple[str, Image.Image]]:
     rng = random.Random(f"noise:{seed}")
-    return [(" ".join(rng.choices(WORDS, k=24)), random_picture(px, rng)) for _ in range(count)]
+    return [(" ".join(rng.choices(WORDS, k=NUM_WORDS)), random_picture(px, rng)) for _ in range(count)]

@@ -17,8 +17,8 @@ SECOND_SEED = 7_000
 LARGE_PX = 448  # 256 visual tokens, the most that the embedded model takes
 
 TEXT = f"""One request at a time: milliseconds to the first token of a question about a picture, then of another \
-question about the same picture, {PICTURES} pictures a repetition; the median of them is the repetition's value. \
-Encoder calls are counted by the engine."""
+question of the same length about the same picture, {PICTURES} pictures a repetition; the median of them is the \
+repetition's value. Encoder calls are counted by the engine."""
 
 
 async def measure(plan: Plan) -> PartReport:
