@@ -12,9 +12,12 @@ def apply_block_rule(model: Any, output: Any) -> None:
     """What was sampled inside a block becomes what the rule says, before anyone sees it.
 
     output: vLLM's sampler output, rows in the order of the batch. Without state, in a profiling run, nothing happens.
+    Nor where no row is inside a block, if the data can be looked at: in the memory of a GPU that would be a host sync.
     """
     if model.state is None:
         return
     ids_R1 = output.sampled_token_ids
     phase_R = model.state.request_phase_R[: ids_R1.shape[0]]
+    if phase_R.device.type == "cpu" and not phase_R.numpy().any():
+        return
     output.sampled_token_ids = decide(ids_R1.squeeze(1), phase_R, model.spec).unsqueeze(1)

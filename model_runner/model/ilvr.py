@@ -41,7 +41,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self.state: LatentState | None = None  # set by the worker as soon as the KV cache exists
         self.inject: Inject
         self.commit: Commit
-        self.inject, self.commit = latent_step("reference" if current_platform.is_cpu() else "triton")
+        self.inject, self.commit = latent_step("host" if current_platform.is_cpu() else "triton")
         self.skips_known_rows = current_platform.is_cpu()
         if current_platform.is_cpu() and vllm_config.model_config.enforce_eager:
             use_cpu_kernels(self)
@@ -208,12 +208,12 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         For a CPU: it asks what a tensor holds, which elsewhere is a host sync that costs more than the rows do.
         """
         assert self.state is not None
-        is_open_R = self.state.request_phase_R[: hidden_RD.shape[0]] == 0
-        if bool(is_open_R.all()):
+        phase_R = self.state.request_phase_R[: hidden_RD.shape[0]]
+        if not phase_R.numpy().any():
             return super().compute_logits(hidden_RD)
         language_model: Any = self.language_model
         logits_RV = hidden_RD.new_zeros(hidden_RD.shape[0], language_model.logits_processor.org_vocab_size)
-        open_rows = is_open_R.nonzero().squeeze(1)
+        open_rows = (phase_R == 0).nonzero().squeeze(1)
         if len(open_rows):
             of_open: Any = super().compute_logits(hidden_RD[open_rows])
             logits_RV[open_rows] = of_open

@@ -1,7 +1,7 @@
 """The latent step: what a decode step does besides the language model, and the rule that ends a block.
 
-``reference`` is the definition, in plain vectorised PyTorch, and what runs on a CPU; ``kernel`` is the same in Triton,
-one launch each, for a GPU.
+``reference`` is the definition, in plain vectorised PyTorch; ``host`` is the same for a CPU, ``kernel`` in Triton for a
+GPU, one launch each.
 """
 
 from typing import Literal, Protocol
@@ -9,10 +9,10 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from contracts.manifest import LatentSpec
-from model_runner.kernels.latent_step import reference
+from model_runner.kernels.latent_step import host, reference
 from model_runner.kernels.latent_step.reference import LatentState, decide, is_inner_pad, next_phase
 
-Implementation = Literal["reference", "triton"]
+Implementation = Literal["reference", "host", "triton"]
 
 
 class Inject(Protocol):
@@ -44,6 +44,8 @@ def latent_step(implementation: Implementation) -> tuple[Inject, Commit]:
     """(inject, commit). There is no fallback: ``triton`` raises ``ImportError`` where triton is not installed."""
     if implementation == "reference":
         return reference.inject, reference.commit
+    if implementation == "host":
+        return host.inject, host.commit
     from model_runner.kernels.latent_step import kernel
 
     return kernel.inject, kernel.commit

@@ -24,6 +24,7 @@ on_cpu = pytest.mark.parametrize(
     "implementation",
     [
         "reference",
+        "host",
         pytest.param(
             "triton",
             marks=pytest.mark.skipif(

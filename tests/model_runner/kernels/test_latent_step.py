@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from contracts.manifest import BlockRule
-from model_runner.kernels.latent_step import LatentState, decide, latent_step, reference
+from model_runner.kernels.latent_step import LatentState, decide, host, latent_step, reference
 from tests.model_runner.kernels.cases import HAS_TRITON, HIDDEN, RULES, ints, make_state, on_cpu, rows
 from tests.model_runner.simulator import END, EOS, PAD, START, A, make_spec
 
@@ -105,6 +105,8 @@ class TestCommit:
 
 def test_the_implementation_asked_for_is_the_one_that_runs() -> None:
     assert latent_step("reference") == (reference.inject, reference.commit)
+    assert latent_step("host") == (host.inject, host.commit)
+    assert host.inject is not reference.inject
     if HAS_TRITON:
         from model_runner.kernels.latent_step import kernel
 

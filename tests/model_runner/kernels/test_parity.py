@@ -1,7 +1,8 @@
 """Parity of the Triton kernels with the definition in float64, over odd shapes, types and strides.
 
 There is no tolerance: hidden states and phases are moved and never computed with, so what comes out has to be the very
-bits that went in. On a GPU this runs compiled kernels; with TRITON_INTERPRET=1 the same cases run on a CPU.
+bits that went in. On a GPU this runs compiled kernels, ``make test-gpu``; with TRITON_INTERPRET=1 the same cases run on
+a CPU.
 """
 
 from dataclasses import dataclass, replace
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from model_runner.kernels.latent_step import LatentState, latent_step, reference
-from tests.model_runner.kernels.cases import CAN_RUN_TRITON, TRITON_DEVICE
+from tests.model_runner.kernels.cases import CAN_RUN_TRITON, INTERPRETED, TRITON_DEVICE
 from tests.model_runner.simulator import PAD, START, TOKENS, make_spec
 
 if not CAN_RUN_TRITON:
     pytest.skip("needs triton, and TRITON_INTERPRET=1 or a GPU: make test-kernels", allow_module_level=True)
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 
 SIZE = 3
 SPEC = make_spec(SIZE)

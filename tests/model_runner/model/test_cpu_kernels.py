@@ -10,8 +10,9 @@ from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 from model_runner.model import cpu_kernels
 from model_runner.model.cpu_kernels import use_cpu_kernels
 
-ATOL = {torch.float32: 1e-5, torch.bfloat16: 0.05, torch.float16: 0.01}
-every_dtype = pytest.mark.parametrize("dtype", ATOL, ids=str)
+# Both round the same sums, in another order: two units in the last place of the type, at values up to 4 and above.
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.04, torch.float16: 0.005}
+every_dtype = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
 NUM_HEADS, NUM_KV_HEADS = 3, 1
 
 
@@ -33,13 +34,13 @@ def test_norms(dtype, num_tokens):
     norm, _ = modules(dtype)
     wide = torch.randn(num_tokens, 200, dtype=dtype)
     for x in (torch.randn(num_tokens, 96, dtype=dtype), wide[:, 64:160]):
-        torch.testing.assert_close(norm(x), norm.forward_native(x), atol=ATOL[dtype], rtol=0)
+        torch.testing.assert_close(norm(x), norm.forward_native(x), atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
         residual = torch.randn(num_tokens, 96, dtype=dtype)
         expected = norm.forward_native(x.clone(), residual.clone())
         normed, added = norm(x, residual)
         assert added is residual
         for one, native in zip((normed, added), expected, strict=True):
-            torch.testing.assert_close(one, native, atol=ATOL[dtype], rtol=0)
+            torch.testing.assert_close(one, native, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
 
 
 def test_a_width_that_the_kernels_would_end_the_process_at():
@@ -62,7 +63,7 @@ def test_rotary(dtype, num_tokens, num_axes, head_size):
     expected = rotary.forward_native(positions, query.clone(), key.clone())
     value_before = value.clone()
     for one, native in zip(rotary(positions, query, key), expected, strict=True):
-        torch.testing.assert_close(one, native, atol=ATOL[dtype], rtol=0)
+        torch.testing.assert_close(one, native, atol=TOLERANCE[dtype], rtol=TOLERANCE[dtype])
     assert torch.equal(value, value_before)
 
 
