@@ -4,6 +4,7 @@ A captured graph runs no Python. Whatever Python decides by what a tensor holds 
 wrong ever after, without an error.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -17,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from vllm.forward_context import get_forward_context, set_forward_context
 
-from model_runner.kernels.latent_step import LatentState, decide
+from model_runner.kernels.latent_step import LatentState, decide, latent_step
 from tests.model_runner.model.conftest import add_in_a_block
 from tests.parity.stepper import Stepper
 
@@ -76,12 +77,14 @@ def decode_step(maze_stepper: Stepper) -> DecodeStep:
 
 @contextmanager
 def as_on_a_gpu(model: Any, rule: str) -> Iterator[None]:
-    """``skips_known_rows`` looks at the data, and so is for a CPU alone."""
+    """The definition of the latent step: what a CPU takes in its place, and skipping known rows, look at the data."""
     spec, model.spec, model.skips_known_rows = model.spec, changed(model.spec, rule=rule), False
+    model.inject, model.commit = latent_step("reference")
     try:
         yield
     finally:
         model.spec, model.skips_known_rows = spec, True
+        model.inject, model.commit = latent_step("host")
 
 
 def as_one_graph(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[torch.fx.GraphModule]]:
@@ -133,27 +136,34 @@ def shape_of_the_data(phase_R: Tensor) -> None:
     phase_R.add_(0 * phase_R[phase_R > 1].sum())
 
 
-@pytest.mark.parametrize("fault", [host_sync, branch, shape_of_the_data])
-def test_the_check_notices(decode_step: DecodeStep, fault: Callable[[Tensor], None]) -> None:
-    """Each fault in the place where somebody would add it: between inject and the language model."""
-    inject = decode_step.model.inject
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        (host_sync, "looks at data"),
+        (branch, "Data-dependent branching"),
+        (shape_of_the_data, "looks at data"),
+    ],
+)
+def test_the_check_notices(decode_step: DecodeStep, fault: Callable[[Tensor], None], named: str) -> None:
+    """Each fault in the place where somebody would add it: between inject and the language model. The tracer refuses
+    it, or puts a symbol in its place."""
+    with as_on_a_gpu(decode_step.model, "learned"):
+        inject = decode_step.model.inject
 
-    def faulty(*arguments: Any) -> Tensor:
-        phase_R: Tensor = inject(*arguments)
-        fault(phase_R)
-        return phase_R
+        def faulty(*arguments: Any) -> Tensor:
+            phase_R: Tensor = inject(*arguments)
+            fault(phase_R)
+            return phase_R
 
-    decode_step.model.inject = faulty
-    try:
+        decode_step.model.inject = faulty
         compiled, graphs = as_one_graph(decode_step.all_of_it)
-        with as_on_a_gpu(decode_step.model, "learned"):
-            try:
-                decode_step.made_by(compiled)
-            except TorchDynamoException:
-                return
-        assert looks_at_data(graphs[0])
-    finally:
-        decode_step.model.inject = inject
+        try:
+            decode_step.made_by(compiled)
+        except TorchDynamoException as error:
+            told = str(error)
+        else:
+            told = "looks at data" if looks_at_data(graphs[0]) else "nothing"
+    assert re.search(named, told)
 
 
 def test_no_buffer_moves_in_a_thousand_steps(maze_stepper: Stepper) -> None:
