@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the embedded model alone, once")
     parser.add_argument("--model", choices=Plan().models, help="one of them; both if not given")
     parser.add_argument(
-        "--repetitions", type=int, help="that count, in all parts but (b) and (f) (default: see plan.py)"
+        "--repetitions", type=int, help="that count, in all parts but (b), (c) and (f) (default: see plan.py)"
     )
     parser.add_argument("--threads", type=int, help=f"of either side (default {Plan().threads})")
     parser.add_argument("--out", type=Path, default=REPORTS, help="folder of the report (default benchmarks/reports)")

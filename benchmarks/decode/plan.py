@@ -23,6 +23,8 @@ class Plan:
     image_px: tuple[int, ...] = (256, 512, 1024)
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
     max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 128, RANDOM: 32})
+    stock_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 16, RANDOM: 6})
+    stock_requests: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 24, RANDOM: 4})  # at least, a turn
     stock_max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
     num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
     num_turns: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 20, RANDOM: 6})
@@ -42,6 +44,7 @@ def quick() -> Plan:
         models=(EMBEDDED,),
         repetitions=1,
         throughput_repetitions={EMBEDDED: 1},
+        stock_repetitions={EMBEDDED: 2},
         concurrencies=(1, 32),
         stock_concurrencies=(16,),
         batches=(1, 8),

@@ -12,7 +12,7 @@ from benchmarks.decode.engines import ask, forget, served, set_threads
 from benchmarks.decode.figures import Bar, PartReport, ratios, spread
 from benchmarks.decode.models import load_with_long_blocks, without_latents
 from benchmarks.decode.plan import Plan
-from benchmarks.decode.throughput import check_equal, turn_of
+from benchmarks.decode.throughput import Turn, check_equal, turn_of
 from model_runner.model.cpu_kernels import use_cpu_kernels
 from model_runner.model.processing import ILVRDummyInputsBuilder, ILVRMultiModalProcessor, ILVRProcessingInfo
 
@@ -65,9 +65,10 @@ async def measure(plan: Plan) -> PartReport:
         model = load_with_long_blocks(name)
         set_threads(plan.threads[name])
         turns = [turn_of(name, concurrency) for concurrency in plan.stock_concurrencies]
+        turns = [Turn(turn.concurrency, max(turn.count, plan.stock_requests[name])) for turn in turns]
         found: dict[str, dict[str, list[float]]] = {f"{turn.concurrency}": {"ours": [], "stock": []} for turn in turns}
         async with served(model) as ours, served(model, STOCK) as stock:
-            for repetition in range(-1, 2 * plan.repetitions):  # the first does not count
+            for repetition in range(-1, plan.stock_repetitions[name]):  # the first does not count
                 for turn in turns:
                     asked = model.requests(turn.count, plan.stock_max_tokens[name], seed=repetition + 1)
                     sides = [("ours", ours, without_latents(asked)), ("stock", stock, asked)]
