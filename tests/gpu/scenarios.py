@@ -97,6 +97,13 @@ async def a_batch(
     await answered(engine, recorded(name, defaults, size, f"batch-of-{size}", longest=longest))
 
 
+async def whole_traces(engine: VllmEngine, name: str, defaults: GenerationDefaults) -> None:
+    """Every recorded trace to its very end, all at once and from a cold cache."""
+    await forget(engine)
+    cases = [Case(request_of(trace, defaults, f"whole-{trace.index}"), trace.output_ids) for trace in read_traces(name)]
+    await answered(engine, cases)
+
+
 async def a_warm_cache(engine: VllmEngine, name: str, defaults: GenerationDefaults, *, longest: int = 60) -> None:
     """The second time prompts are found, and begin with a step that looks like decoding where one token is left."""
     await forget(engine)

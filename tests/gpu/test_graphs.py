@@ -84,6 +84,10 @@ async def test_batches_and_the_graphs_they_take(served, size):
         assert modes.get("PIECEWISE", 0) + modes.get("NONE", 0) >= 1
 
 
+async def test_whole_traces(served):
+    await scenarios.whole_traces(served.engine, served.name, served.defaults)
+
+
 async def test_a_warm_cache(served):
     await scenarios.a_warm_cache(served.engine, served.name, served.defaults)
 

@@ -24,7 +24,7 @@ async def test_batches(served):
     engine, defaults = served
     await engine.worker_call("take_modes")
     await scenarios.a_batch(engine, "c", defaults, 17)
-    assert await engine.worker_call("kernels") == "reference on V1"
+    assert await engine.worker_call("kernels") == "host on V1"
     modes = await engine.worker_call("take_modes")
     assert set(modes) == {"NONE"}
     assert modes["NONE"] >= max(scenarios.LENGTHS)
@@ -37,6 +37,12 @@ async def test_all_else(served):
     await scenarios.latents_off(engine, "c", defaults)
     await scenarios.beside_text(engine, "c", defaults)
     await scenarios.traced_vectors(engine, "c", defaults)
+
+
+@pytest.mark.slow
+async def test_whole_traces(served):
+    engine, defaults = served
+    await scenarios.whole_traces(engine, "c", defaults)
 
 
 async def test_a_wrong_token_is_told(served):

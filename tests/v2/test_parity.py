@@ -37,7 +37,7 @@ async def served(request, small_of, golden_folders):
     async with running(
         folder, is_cpu=True, runner="V2", graphs="eager", worker=worker, block_size=BLOCK_SIZE
     ) as engine:
-        kernels = "kernel" if worker == "CpuTritonWorker" else "reference"
+        kernels = "kernel" if worker == "CpuTritonWorker" else "host"
         yield Served(name, Translated(engine, vocabulary), defaults, kernels)
 
 
@@ -48,6 +48,10 @@ async def test_it_is_v2_with_the_kernels_of_this_case(served):
 @pytest.mark.parametrize("size", [1, 3, 8])
 async def test_batches(served, size):
     await scenarios.a_batch(served.engine, served.name, served.defaults, size)
+
+
+async def test_whole_traces(served):
+    await scenarios.whole_traces(served.engine, served.name, served.defaults)
 
 
 async def test_a_warm_cache(served):
