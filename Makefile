@@ -47,7 +47,7 @@ test-v2: $(KERNELS_STAMP)  ## vLLM's Model Runner V2 on a CPU, Triton interprete
 # These two take the environment that is active: docs/gpu.md says what must be in it. Warnings of a build that was never
 # tried are shown, and are no errors.
 test-gpu:             ## on a GPU: graphs and compiled kernels give the recorded tokens; skips without one
-	$(GPU_PYTHON) -m pytest tests/gpu -m gpu -W default $(ARGS)
+	$(GPU_PYTHON) -m pytest tests/model_runner/kernels/test_parity.py tests/gpu -m gpu -W default $(ARGS)
 
 bench-gpu:            ## on a GPU: ms per text and latent step, eager and with graphs; skips without one
 	$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)

@@ -5,9 +5,11 @@ import pytest_asyncio
 
 from tests.gpu import scenarios
 from tests.gpu.engines import read, running
+from tests.parity.traces import NAMES, PAD_ID, START_ID, K, read_traces
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 BLOCK_SIZE = 32
+A_WORD = 1000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -45,6 +47,15 @@ async def test_whole_traces(served):
     await scenarios.whole_traces(engine, "c", defaults)
 
 
+@pytest.mark.parametrize("name", NAMES)
+async def test_recorded_blocks_are_well_formed(name):
+    for trace in read_traces(name):
+        assert scenarios.is_well_formed(trace.output_ids)
+        start = trace.output_ids.index(START_ID)
+        for wrong in ((A_WORD,), (PAD_ID,) * (K + 1)):
+            assert not scenarios.is_well_formed((*trace.output_ids[: start + 1], *wrong))
+
+
 async def test_a_wrong_token_is_told(served):
     engine, defaults = served
     (case,) = scenarios.recorded("c", defaults, 1, "wrong", longest=5)
@@ -59,6 +70,16 @@ async def test_preempted(golden_folders):
     tight = {"num_kv_blocks": 16, "max_model_len": 256, "prefix_caching": False}
     async with running(folder, is_cpu=True, runner="V1", graphs="eager", worker="CpuWorker", **tight) as engine:
         await scenarios.preempted(engine, "c", defaults)
+
+
+@pytest.mark.slow
+async def test_bfloat16(golden_folders):
+    folder = golden_folders["b"]
+    _, defaults = read(folder, is_cpu=True)
+    async with running(
+        folder, is_cpu=True, runner="V1", graphs="eager", worker="CpuWorker", dtype="bfloat16"
+    ) as engine:
+        await scenarios.roughly(engine, "b", defaults)
 
 
 @pytest.mark.slow
