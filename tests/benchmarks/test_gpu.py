@@ -1,7 +1,9 @@
 """The benchmark for a GPU: what it makes of numbers, that it skips without one, and that it runs, on a tiny shape."""
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ from benchmarks import gpu
 from benchmarks.gpu import Cell, rows_of
 from benchmarks.gpu_shape import SHAPES, START_ID, write_folder
 from model_runner.checkpoint import read_checkpoint
+from model_runner.engine.base import EngineRequest, TokenDelta
+from model_runner.generation import GenerationDefaults
 
 
 def cell(graphs: str, kind: gpu.Kind, ms: list[float]) -> Cell:
@@ -34,6 +38,61 @@ def test_only_latent_prompts_end_with_start_and_no_two_begin_alike() -> None:
     assert latent[-1] == START_ID
     assert START_ID not in text
     assert len({gpu.request_of("text", number, "t").prompt_ids[:16] for number in range(64)}) == 64
+
+
+class Scripted:
+    """An engine that answers with these ids, one at a time."""
+
+    def __init__(self, ids: list[int]) -> None:
+        self.ids = ids
+
+    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenDelta]:
+        for token in self.ids:
+            yield TokenDelta(ids=(token,))
+
+
+PAD, WORD, NUM = 7, 8, gpu.NUM_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids", "is_right"),
+    [
+        ("text", [WORD] * NUM, True),
+        ("text", [*[WORD] * (NUM - 1), PAD], False),
+        ("text", [PAD] * NUM, False),
+        ("text", [WORD] * (NUM - 1), False),
+        ("latent", [PAD] * NUM, True),
+        ("latent", [*[PAD] * (NUM - 1), WORD], False),
+        ("latent", [WORD] * NUM, False),
+        ("latent", [PAD] * (NUM - 1), False),
+    ],
+)
+async def test_a_batch_that_is_not_what_it_is_called_is_no_measurement(
+    kind: gpu.Kind, ids: list[int], is_right: bool
+) -> None:
+    measured = gpu.tpot_s(Scripted(ids), gpu.request_of(kind, 0, "t"), kind, PAD)  # type: ignore[arg-type]
+    if is_right:
+        assert await measured > 0
+    else:
+        with pytest.raises(RuntimeError, match=f"in a batch of {kind} steps"):
+            await measured
+
+
+async def test_no_token_of_random_weights_ends_an_answer_or_begins_a_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Started(Exception):
+        """With the defaults of its only argument."""
+
+    def start(settings: Any, checkpoint: Any, defaults: GenerationDefaults) -> None:
+        raise Started(defaults)
+
+    monkeypatch.setattr(gpu.VllmEngine, "start", start)
+    with pytest.raises(Started) as started:
+        await gpu.run(write_folder(tmp_path / "tiny", SHAPES["tiny"]), is_cpu=True, batches=[1], repetitions=1)
+    (defaults,) = started.value.args
+    assert defaults.end_ids == ()
+    assert {gpu.request_of(kind, 0, "t").latent_mode for kind in gpu.KINDS} == {"off"}
 
 
 @pytest.mark.parametrize("shape", sorted(SHAPES))
