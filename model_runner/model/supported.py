@@ -4,6 +4,7 @@ The state is addressed by KV block and kept by the model class on one device. Wh
 computes a step in parts or guesses tokens ahead would need the state to follow, and would be wrong without an error.
 """
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,6 +44,11 @@ def _refusals(config: Any) -> Iterator[tuple[bool, str]]:
     yield (
         mode is not None and mode.mixed_mode().name == "FULL",
         "cudagraph_mode FULL: graphs of mixed batches would skip latents of prompts; use FULL_AND_PIECEWISE",
+    )
+    # vLLM may set it by itself, and may remember what it read before: so the variable is what counts.
+    yield (
+        os.environ.get("VLLM_USE_BREAKABLE_CUDAGRAPH") == "1",
+        "VLLM_USE_BREAKABLE_CUDAGRAPH=1: its graphs would skip latents of prompts; set it to 0",
     )
     backend = config.attention_config.backend
     yield backend is not None and not is_known(backend.name), refused_backend(backend.name if backend else "")

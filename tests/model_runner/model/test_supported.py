@@ -73,3 +73,12 @@ def test_refused_in_one_line(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=r"^ILVR cannot be served with [^\n]+$") as error:
         refuse_unsupported(config_with(**changes))
     assert named in str(error.value)
+
+
+def test_graphs_of_the_whole_model_class_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They come by a variable, which is no part of the configuration."""
+    monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "0")
+    refuse_unsupported(config_with())
+    monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", "1")
+    with pytest.raises(ValueError, match=r"^ILVR cannot be served with VLLM_USE_BREAKABLE_CUDAGRAPH=1: [^\n]+0$"):
+        refuse_unsupported(config_with())
