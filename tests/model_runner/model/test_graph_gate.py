@@ -1,15 +1,19 @@
 """FULL graphs are refused in steps that Python must see, by vLLM's own choosers: of both runners."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from vllm.config import CUDAGraphMode
+from vllm.forward_context import BatchDescriptor
 from vllm.v1.cudagraph_dispatcher import CudagraphDispatcher
 from vllm.v1.worker.gpu import cudagraph_utils
 
+from model_runner.engine.base import EngineRequest, SamplingSettings
 from model_runner.model.graph_gate import gate_dispatcher, gate_manager
+from tests.model_runner.model.conftest import add_in_a_block
+from tests.parity.stepper import Stepper
 
 SIZES = [1, 2, 4, 8, 16]
 FULL, PIECEWISE, NONE = CUDAGraphMode.FULL, CUDAGraphMode.PIECEWISE, CUDAGraphMode.NONE
@@ -113,3 +117,46 @@ def test_a_graph_of_mixed_batches_is_never_taken_for_want_of_another(of_v2: Any)
     gate.is_closed = True
     with pytest.raises(RuntimeError, match="would skip latents"):
         choose(3)
+
+
+@pytest.fixture
+def modes(maze_stepper: Stepper) -> Iterator[list[CUDAGraphMode]]:
+    """What the engine's own dispatcher says to each step, told that there are graphs as on a GPU; none is taken."""
+    dispatcher = maze_stepper.worker.model_runner.cudagraph_dispatcher
+    with_graphs = CudagraphDispatcher(config_of(CUDAGraphMode.FULL_AND_PIECEWISE))
+    with_graphs.initialize_cudagraph_keys(CUDAGraphMode.FULL_AND_PIECEWISE)
+    told: list[CUDAGraphMode] = []
+    kept = dict(vars(dispatcher))
+    vars(dispatcher).update(vars(with_graphs))
+    dispatch = dispatcher.dispatch  # of the instance where the worker has put a gate there
+
+    def heard(num_tokens: int, **kwargs: Any) -> tuple[CUDAGraphMode, BatchDescriptor]:
+        told.append(dispatch(num_tokens=num_tokens, **kwargs)[0])
+        return NONE, BatchDescriptor(num_tokens)
+
+    dispatcher.dispatch = heard
+    yield told
+    vars(dispatcher).clear()
+    vars(dispatcher).update(kept)
+
+
+def test_the_worker_has_closed_the_gate_of_its_engine(maze_stepper: Stepper, modes: list[CUDAGraphMode]) -> None:
+    """Steps of one token per request, of which vLLM would replay each: those of newcomers and traces it may not."""
+    stepper = maze_stepper
+    stepper.start_over()
+    add_in_a_block(stepper, "first", max_tokens=6)
+    stepper.step()
+    modes.clear()
+    stepper.step()
+    newcomer = EngineRequest(
+        request_id="newcomer",
+        prompt_ids=(stepper.checkpoint.spec.start_id,),
+        sampling=SamplingSettings(max_tokens=4),
+    )
+    stepper.add(newcomer, stop_token_ids=[])
+    assert set(stepper.step().values()) == {1}
+    stepper.step()
+    with stepper.fed():
+        stepper.step()
+    stepper.step()
+    assert modes == [FULL, PIECEWISE, FULL, PIECEWISE, FULL]
