@@ -63,16 +63,15 @@ class LatentWorkerMixin:
         """Raises ``ValueError`` where latent state could not be found by KV block, with one line."""
         runner = self.model_runner
         if self.use_v2_model_runner:
-            block_sizes = [*runner.block_tables.block_sizes, *runner.kernel_block_sizes]
-            num_groups = len(runner.block_tables.block_sizes)
+            block_sizes, kernel_block_sizes = runner.block_tables.block_sizes, runner.kernel_block_sizes
         else:
             block_sizes = [table.block_size for table in runner.input_batch.block_table.block_tables]
-            num_groups = len(block_sizes)
+            kernel_block_sizes = runner._kernel_block_sizes
         block_size = self.cache_config.block_size
-        if num_groups != 1 or set(block_sizes) != {block_size}:
+        if block_sizes != [block_size] or kernel_block_sizes != [block_size]:
             raise ValueError(
                 "latent state is addressed by KV block: it needs one KV cache group whose kernel block size is the "
-                f"cache block size {block_size}, found {block_sizes}"
+                f"cache block size {block_size}, found {block_sizes} and in kernels {kernel_block_sizes}"
             )
         for group in runner.attn_groups[0]:
             if not is_known(group.backend.get_name()):
