@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 
 from contracts.errors import BadSettings
 from model_runner.checkpoint import Checkpoint
@@ -60,12 +61,21 @@ def test_on_a_gpu_the_attention_backend_and_the_graphs_are_named(
     settings = load_settings(model=maze_checkpoint.folder, dtype=dtype)
     told = engine_arguments(settings, maze_checkpoint, is_cpu=False, uses_v2=True)
     assert told["attention_backend"] == backend
-    assert ("mm_encoder_attn_backend" in told) == (dtype == "float32")
+    assert told.get("mm_encoder_attn_backend") == ("TORCH_SDPA" if dtype == "float32" else None)
     assert told["compilation_config"] == {"cudagraph_mode": "FULL_AND_PIECEWISE"}
     eager = load_settings(model=maze_checkpoint.folder, dtype=dtype, enforce_eager=True)
     assert "compilation_config" not in engine_arguments(eager, maze_checkpoint, is_cpu=False, uses_v2=True)
     on_cpu = engine_arguments(settings, maze_checkpoint, is_cpu=True, uses_v2=False)
     assert not {"attention_backend", "compilation_config"} & set(on_cpu)
+
+
+@pytest.mark.parametrize("is_cpu", [True, False])
+def test_scheduling_is_asynchronous_on_a_gpu(is_cpu: bool, maze_checkpoint: Checkpoint) -> None:
+    """A CPU has none; each way of scheduling has its class."""
+    settings = load_settings(model=maze_checkpoint.folder)
+    told = engine_arguments(settings, maze_checkpoint, is_cpu=is_cpu, uses_v2=not is_cpu)
+    assert told["async_scheduling"] is not is_cpu
+    assert told["scheduler_cls"].rpartition(".")[2] == ("ILVRScheduler" if is_cpu else "AsyncILVRScheduler")
 
 
 def test_float32_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,6 +86,7 @@ def test_float32_is_not_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "TRITON_F32_DEFAULT" not in os.environ
     set_gpu_environment(is_float32=True)
     assert os.environ["TRITON_F32_DEFAULT"] == "ieee"
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_what_cannot_be_served_stops_the_start_before_any_process_is_made(
