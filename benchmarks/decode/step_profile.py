@@ -49,7 +49,8 @@ async def measure(plan: Plan) -> PartReport:
         rows += [[name, *row] for row in rows_of(found)]
         plan.say(f"(profile) {name}: {found['ms']['step']:.2f} ms a step")
     header = ["model", "part", "ms a step", "share, %"]
-    return PartReport(key="profile", title="Where a step's time goes", text=TEXT, header=header, rows=rows, raw=raw)
+    text = " ".join([TEXT, *(f"Most of it, {name}: {largest(found)}." for name, found in raw.items())])
+    return PartReport(key="profile", title="Where a step's time goes", text=text, header=header, rows=rows, raw=raw)
 
 
 async def profile(name: str, plan: Plan) -> dict[str, Any]:
@@ -73,6 +74,17 @@ async def profile(name: str, plan: Plan) -> dict[str, Any]:
         "front_end_cpu_ms": 1000 * front_s / steps,
         "engine_cpu_ms": 1000 * cpu_s / steps,
     }
+
+
+def largest(found: dict[str, Any], count: int = 4) -> str:
+    """The parts that hold no other and take most, with their shares."""
+    ms: dict[str, float] = found["ms"]
+    outer = set(INSIDE.values())
+    own = {part: one for part, one in ms.items() if part not in outer}
+    for part, name in REST.items():
+        own[name] = ms[part] - sum(ms[inner] for inner, around in INSIDE.items() if around == part and inner in ms)
+    most = sorted(own, key=own.__getitem__, reverse=True)[:count]
+    return ", ".join(f"{part} {100 * own[part] / ms['step']:.0f} %" for part in most)
 
 
 def rows_of(found: dict[str, Any]) -> list[list[str]]:

@@ -11,7 +11,7 @@ from benchmarks.decode import report
 from benchmarks.decode.__main__ import PARTS
 from benchmarks.decode.checkpoint import CONFIG, ROOT, TEXT, TOWER, shapes
 from benchmarks.decode.figures import Bar, PartReport, decode_intervals, ratios, spread, table
-from benchmarks.decode.step_profile import INSIDE
+from benchmarks.decode.step_profile import INSIDE, largest
 from benchmarks.decode.step_profile import rows_of as profile_rows
 from benchmarks.decode.step_times import Kind, report_latent, report_skipped
 from benchmarks.decode.throughput import Turn, bars_of, turn_of
@@ -116,6 +116,8 @@ def test_profile_rows_lie_in_each_other_and_leave_a_rest() -> None:
         ["· *engine core*", "1.00", "10.0"],
         ["front end, processor time", "2.50", ""],
     ]
+    told = "linear 40 %, inputs and the rest of the runner 20 %, the rest of the language model 20 %"
+    assert set(largest(found | {"ms": ms}, 3).split(", ")) == set(told.split(", "))
 
 
 class TestReport:
