@@ -5,6 +5,7 @@ import http.server
 import json
 import socket
 import threading
+from operator import itemgetter
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,9 @@ def evaluate(data: Path, server: ServerThread, *options: str) -> int:
 
 
 def answers(data: Path) -> list[dict]:
-    return [json.loads(line) for line in (data.parent / "out" / "answers.jsonl").read_text().splitlines()[1:]]
+    """By index; the file has them in the order in which they came."""
+    lines = (data.parent / "out" / "answers.jsonl").read_text().splitlines()[1:]
+    return sorted(map(json.loads, lines), key=itemgetter("index"))
 
 
 def test_on_and_off_are_asked_of_the_server(server, data, capsys):
