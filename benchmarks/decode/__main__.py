@@ -1,6 +1,6 @@
 """Speed of decoding on a CPU, in parts that can be run one by one.
 
-    python -m benchmarks.decode                    # all of them, some 25 minutes on 2 idle cores
+    python -m benchmarks.decode                    # all of them, some 40 minutes on 2 idle cores
     python -m benchmarks.decode --part a,roof      # these, and the others stay as they were measured
     python -m benchmarks.decode --quick --out DIR  # the embedded model, once: does it run?
 
