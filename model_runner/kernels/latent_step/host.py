@@ -1,7 +1,7 @@
 """The same where tensors lie in the host's memory: NumPy works on them in place.
 
 With few rows the definition takes longer to call than to compute, and a look at the data costs nothing here. So vectors
-of a step are NumPy's, at a fraction of the price of a PyTorch operation, and only rows that latents touch are moved.
+of a step are NumPy's, at a fraction of the price of a PyTorch operation, and only embeddings of latents are moved.
 What is read and written is what ``reference`` reads and writes, bit for bit.
 """
 
