@@ -5,7 +5,7 @@ It comes after penalties and after sampling, as in the published code, and befor
 
 from typing import Any
 
-from model_runner.kernels.latent_step import decide
+from model_runner.kernels.latent_step import decide, host
 
 
 def apply_block_rule(model: Any, output: Any) -> None:
@@ -16,8 +16,10 @@ def apply_block_rule(model: Any, output: Any) -> None:
     """
     if model.state is None:
         return
-    ids_R1 = output.sampled_token_ids
-    phase_R = model.state.request_phase_R[: ids_R1.shape[0]]
-    if phase_R.device.type == "cpu" and not phase_R.numpy().any():
-        return
-    output.sampled_token_ids = decide(ids_R1.squeeze(1), phase_R, model.spec).unsqueeze(1)
+    ids_R1, all_phases = output.sampled_token_ids, model.state.request_phase_R
+    if not all_phases.is_cpu:
+        chosen_R = ids_R1.squeeze(1)
+        output.sampled_token_ids = decide(chosen_R, all_phases[: len(chosen_R)], model.spec).unsqueeze(1)
+    elif all_phases.numpy()[: len(ids_R1)].any():
+        chosen_R = ids_R1.squeeze(1)
+        output.sampled_token_ids = host.decide(chosen_R, all_phases[: len(chosen_R)], model.spec).unsqueeze(1)

@@ -76,9 +76,7 @@ def read_chunk(
         before_R = linked_R
     previous_T = torch.where(is_first_T, before_R[request_T], phase_T[(index_T - 1).clamp(min=0)])
 
-    last_R = query_start_loc[1:].long() - 1
-    kept_T = slots_T % state.block_size == state.block_size - 1
-    kept_T[last_R] = True
+    kept_T, last_R = kept_tokens(query_start_loc, slots_T, state)
     return Chunk(
         request_T=request_T,
         link_T=link_T,
@@ -89,6 +87,14 @@ def read_chunk(
         last_R=last_R,
         positions_T=positions_T,
     )
+
+
+def kept_tokens(query_start_loc: Tensor, slots_T: Tensor, state: LatentState) -> tuple[Tensor, Tensor]:
+    """(kept_T, last_R) of :class:`Chunk`."""
+    last_R = query_start_loc[1:].long() - 1
+    kept_T = slots_T % state.block_size == state.block_size - 1
+    kept_T[last_R] = True
+    return kept_T, last_R
 
 
 def _find_slots(wanted_R: Tensor, slots_T: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ and no runner is patched.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from vllm.config import VllmConfig
@@ -17,7 +18,7 @@ from vllm.platforms import current_platform
 
 from model_runner.ablation.feedback import Feedback
 from model_runner.kernels.latent_step import Commit, Inject, LatentState, latent_step
-from model_runner.model.chunk import NO_LINK, Chunk, read_chunk
+from model_runner.model.chunk import NO_LINK, Chunk, kept_tokens, read_chunk
 from model_runner.model.counters import LatentCounters
 from model_runner.model.cpu_kernels import use_cpu_kernels
 from model_runner.model.keys import spec_of
@@ -35,6 +36,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         refuse_unsupported(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.spec = spec_of(vllm_config)
+        self._never_chosen = torch.tensor([self.spec.pad_id, self.spec.end_id])  # on the device, as vLLM sees to
         self._max_num_tokens = vllm_config.scheduler_config.max_num_batched_tokens
         self._text_TD: Tensor | None = None  # allocated in the first call, when width and type are known
         self.counters = LatentCounters()
@@ -135,9 +137,14 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
     ) -> Tensor:
         """Several tokens of some request: pads among them are replayed exactly."""
         num_tokens = attention.num_actual_tokens
-        slots_T = attention.slot_mapping[:num_tokens]
+        ids_T, slots_T = ids_T[:num_tokens], attention.slot_mapping[:num_tokens]
+        if not (ids_T == self.spec.pad_id).any():  # as most prompts: nothing to feed, and no phase but START's
+            hidden_TD = self._language_model(positions, embeds_TD)
+            kept_T, last_R = kept_tokens(attention.query_start_loc, slots_T, state)
+            self.commit(hidden_TD[:num_tokens], (ids_T == self.spec.start_id).int(), slots_T, state, kept_T, last_R)
+            return hidden_TD
         chunk = read_chunk(
-            ids_T[:num_tokens],
+            ids_T,
             attention.query_start_loc,
             attention.seq_lens,
             attention.block_table,
@@ -197,10 +204,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             return super().compute_logits(hidden_states)
         is_worth_a_look = self.skips_known_rows and self.state is not None
         logits = self._logits_of_open_rows(hidden_states) if is_worth_a_look else super().compute_logits(hidden_states)
-        if logits is not None:
-            logits[:, self.spec.pad_id] = float("-inf")
-            logits[:, self.spec.end_id] = float("-inf")
-        return logits
+        return None if logits is None else logits.index_fill_(1, self._never_chosen, float("-inf"))
 
     def _logits_of_open_rows(self, hidden_RD: Tensor) -> Tensor | None:
         """Rows inside a ``fixed`` block have zeros: their next token is known. [R, vocabulary].
@@ -208,12 +212,12 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         For a CPU: it asks what a tensor holds, which elsewhere is a host sync that costs more than the rows do.
         """
         assert self.state is not None
-        phase_R = self.state.request_phase_R[: hidden_RD.shape[0]]
-        if not phase_R.numpy().any():
+        phase = self.state.request_phase_R.numpy()[: len(hidden_RD)]
+        if not phase.any():
             return super().compute_logits(hidden_RD)
         language_model: Any = self.language_model
         logits_RV = hidden_RD.new_zeros(hidden_RD.shape[0], language_model.logits_processor.org_vocab_size)
-        open_rows = (phase_R == 0).nonzero().squeeze(1)
+        open_rows = torch.from_numpy(np.flatnonzero(phase == 0))
         if len(open_rows):
             of_open: Any = super().compute_logits(hidden_RD[open_rows])
             logits_RV[open_rows] = of_open

@@ -38,7 +38,7 @@ class LatentOff(LogitsProcessor):
 
     def apply(self, logits: Tensor) -> Tensor:
         if self.requests:
-            logits[self.rows, self.start_id] = float("-inf")
+            logits[:, self.start_id].index_fill_(0, self.rows, float("-inf"))
         return logits
 
 

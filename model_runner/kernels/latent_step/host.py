@@ -1,11 +1,13 @@
 """The same where tensors lie in the host's memory: NumPy works on them in place.
 
-With few rows the definition takes longer to call than to compute, and a look at the data costs nothing here. So vectors
-of a step are NumPy's, at a fraction of the price of a PyTorch operation, and only embeddings of latents are moved.
-What is read and written is what ``reference`` reads and writes, bit for bit.
+With few rows the definition takes longer to call than to compute, and a look at the data costs nothing here. So a step
+is NumPy's, at a fraction of the price of PyTorch operations, and of as few of them as will do: each costs more than
+what it does to a few numbers. What is read and written is what ``reference`` reads and writes, bit for bit.
 """
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
 from contracts.manifest import LatentSpec
@@ -25,16 +27,17 @@ def inject(
     ids, is_real = ids_R.numpy(), slots_R.numpy() >= 0
     phase_R = state.step_phase_R[: len(ids)]
     phase = phase_R.numpy()
-    phase[:] = (ids == spec.start_id) & is_real
+    np.logical_and(ids == spec.start_id, is_real, out=phase)
     pads = np.flatnonzero((ids == spec.pad_id) & is_real)
     if len(pads):
         before = seq_lens_R.numpy()[pads] - 2
-        rows = block_table_RB.numpy()[pads, np.maximum(before, 0) // state.block_size]
-        previous = np.where(before >= 0, state.phase_B.numpy()[rows], 0)
-        is_fed = (previous >= 1) & (previous <= spec.size)
-        pads, rows = pads[is_fed], rows[is_fed]
-        phase[pads] = previous[is_fed] + 1
-        embeds_RD[from_numpy(pads)] = state.feedback_BD[from_numpy(rows).long()]
+        rows = block_table_RB.numpy()[pads, before // state.block_size]  # -1: any row, and not fed
+        previous = state.phase_B.numpy()[rows]
+        is_fed = (before >= 0) & (previous >= 1) & (previous <= spec.size)
+        if not is_fed.all():
+            pads, rows, previous = pads[is_fed], rows[is_fed], previous[is_fed]
+        phase[pads] = previous + 1
+        _bytes(embeds_RD)[pads] = _bytes(state.feedback_BD)[rows]
     return phase_R
 
 
@@ -46,13 +49,30 @@ def commit(
     kept_T: Tensor | None = None,
     last_R: Tensor | None = None,
 ) -> None:
-    """As ``reference.commit``, except that ``discard`` is not written."""
-    slots, phase = slots_T.numpy(), phase_T.numpy()
-    is_written = slots >= 0 if kept_T is None else kept_T.numpy() & (slots >= 0)
-    written = np.flatnonzero(is_written)
-    rows = slots[written] // state.block_size
-    state.phase_B.numpy()[rows] = phase[written]
-    hidden = hidden_TD if len(written) == len(slots) else hidden_TD[from_numpy(written)]
-    state.feedback_BD.index_copy_(0, from_numpy(rows).long(), hidden)
+    """As ``reference.commit``."""
+    hidden, phase = _bytes(hidden_TD), phase_T.numpy()
+    rows = slots_T.numpy() // state.block_size  # of a padded token -1: the last row, which is ``discard``
+    if kept_T is None:
+        state.phase_B.numpy()[rows] = phase
+        _bytes(state.feedback_BD)[rows] = hidden
+    else:
+        kept = np.flatnonzero(kept_T.numpy())
+        state.phase_B.numpy()[rows[kept]] = phase[kept]
+        _bytes(state.feedback_BD)[rows[kept]] = hidden[kept]
     of_requests = phase if last_R is None else phase[last_R.numpy()]
     state.request_phase_R.numpy()[: len(of_requests)] = of_requests
+
+
+def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:
+    """As ``reference.decide``."""
+    chosen, phase = chosen_R.numpy(), phase_R.numpy()
+    is_forced = phase >= 1
+    if spec.rule == "learned":
+        is_forced &= (chosen != spec.start_id) & (chosen != spec.end_id)
+    forced = np.where(phase > spec.size, spec.end_id, spec.pad_id)
+    return from_numpy(np.where(is_forced, forced, chosen).astype(chosen.dtype, copy=False))
+
+
+def _bytes(vectors: Tensor) -> NDArray[np.uint8]:
+    """Its memory, a row a vector: NumPy knows no bfloat16, and rows are only moved."""
+    return vectors.view(torch.uint8).numpy()

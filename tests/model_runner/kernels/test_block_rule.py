@@ -1,12 +1,14 @@
 """The rule of a block, wherever its state lies: phases and decisions against a simulator of one token at a time."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.manifest import BlockRule, LatentSpec
-from model_runner.kernels.latent_step import decide, is_inner_pad, next_phase
+from model_runner.kernels.latent_step import decide, host, is_inner_pad, next_phase
 from tests.model_runner.kernels.cases import RULES, ints, sequences
 from tests.model_runner.simulator import END, EOS, PAD, START, A, B, Block, make_spec, read_all
 
@@ -65,10 +67,11 @@ class TestDecide:
 
     @staticmethod
     def answer(chosen: list[int], spec: LatentSpec) -> list[int]:
-        """Decide, feed, decide, …: the loop of an engine."""
+        """Decide, feed, decide, …: the loop of an engine. The host's rule says the same at every step."""
         phase, emitted = ints(0), []
         for choice in chosen:
             token = decide(torch.tensor([choice]), phase, spec)
+            assert host.decide(torch.tensor([choice]), phase, spec).tolist() == token.tolist()
             phase = next_phase(token, phase, spec)
             emitted.append(int(token))
         return emitted
@@ -103,7 +106,10 @@ class TestDecide:
 
     @pytest.mark.parametrize("rule", RULES)
     @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-    def test_rows_are_decided_apart_and_keep_their_dtype(self, rule: BlockRule, dtype: torch.dtype) -> None:
+    @pytest.mark.parametrize("decide", [decide, host.decide], ids=["reference", "host"])
+    def test_rows_are_decided_apart_and_keep_their_dtype(
+        self, rule: BlockRule, dtype: torch.dtype, decide: Callable[..., torch.Tensor]
+    ) -> None:
         chosen = torch.tensor([A, A, A, END, START], dtype=dtype)
         got = decide(chosen, ints(0, 1, 4, 0, 0), make_spec(size=3, rule=rule))
         assert got.tolist() == [A, PAD, END, END, START]
