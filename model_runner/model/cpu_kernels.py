@@ -22,7 +22,7 @@ def use_cpu_kernels(model: nn.Module) -> None:
             module.forward = partial(rms_norm, module)  # type: ignore[method-assign]
         elif isinstance(module, MRotaryEmbedding) and _has_plain_sections(module):
             axis_of_half = torch.arange(3).repeat_interleave(torch.tensor(module.mrope_section))
-            module.forward = partial(rotary, module, axis_of_half.repeat(2))  # type: ignore[method-assign]
+            module.forward = partial(rotary, module, RotaryRows(axis_of_half.repeat(2)))  # type: ignore[method-assign]
 
 
 def _is_plain(norm: RMSNorm) -> bool:
@@ -44,9 +44,31 @@ def rms_norm(module: RMSNorm, x: Tensor, residual: Tensor | None = None) -> Tens
     return normed
 
 
+class RotaryRows:
+    """Cosines and sines of each token of a step, made for its first layer: the others ask for the same positions.
+
+    The kernel knows one position a token. So each token gets a row of its own, with the cosines and sines of the axis
+    that each column belongs to, ``axis_C``.
+    """
+
+    def __init__(self, axis_C: Tensor) -> None:
+        self._axis_C = axis_C
+        self._made_of: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
+        self._made = self._made_of
+
+    def of(self, positions_3T: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """(rows, the row of each token); ``cache`` is the module's, [positions, C]."""
+        if self._made_of[1] is not cache or not torch.equal(self._made_of[0], positions_3T):
+            num_columns = len(self._axis_C)
+            at_TC = positions_3T.T[:, self._axis_C] * num_columns + torch.arange(num_columns)
+            self._made = cache.take(at_TC), torch.arange(len(at_TC))
+            self._made_of = positions_3T.clone(), cache
+        return self._made
+
+
 def rotary(
     module: MRotaryEmbedding,
-    axis_C: Tensor,
+    rows: RotaryRows,
     positions: Tensor,
     query: Tensor,
     key: Tensor,
@@ -54,13 +76,10 @@ def rotary(
 ) -> tuple[Tensor, Tensor]:
     """As ``MRotaryEmbedding.forward_native``, but query and key, [T, heads * head size], are overwritten.
 
-    The kernel knows one position a token. So each token gets a row of its own, with the cosines and sines of the axis
-    that each column belongs to, ``axis_C``; positions are [T], or [3, T] by axis.
+    Positions are [T], or [3, T] by axis.
     """
     cache = module._match_cos_sin_cache_dtype(query)
     if positions.ndim == 2:
-        at_TC = positions.T[:, axis_C] * len(axis_C) + torch.arange(len(axis_C))
-        cache = cache.take(at_TC)
-        positions = torch.arange(len(at_TC))
+        cache, positions = rows.of(positions, cache)
     ops.rotary_embedding(positions, query, key, module.head_size, cache, module.is_neox_style)
     return query, key

@@ -67,6 +67,19 @@ def test_rotary(dtype, num_tokens, num_axes, head_size):
     assert torch.equal(value, value_before)
 
 
+def test_positions_that_change_where_they_lie():
+    """The runner writes each step's positions to one buffer: what was made of the last step's is not used for them."""
+    _, rotary = modules(torch.float32)
+    positions = torch.zeros(3, 5, dtype=torch.int64)
+    query, key = torch.randn(5, 96), torch.randn(5, 32)
+    for step in range(3):
+        positions.fill_(step)
+        for _ in range(2):  # layers
+            expected = rotary.forward_native(positions, query.clone(), key.clone())
+            for one, native in zip(rotary(positions, query.clone(), key.clone()), expected, strict=True):
+                torch.testing.assert_close(one, native)
+
+
 def test_the_served_model_uses_them(maze_stepper):
     """All its norms, those of the vision tower too, and the rotary embedding of the language model."""
     model = maze_stepper.model
