@@ -23,11 +23,11 @@ class Plan:
     image_px: tuple[int, ...] = (256, 512, 1024)
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
     max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 128, RANDOM: 32})
-    stock_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 16, RANDOM: 6})
+    stock_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 24, RANDOM: 8})
     stock_requests: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 24, RANDOM: 4})  # at least, a turn
     stock_max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
     num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
-    num_turns: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 20, RANDOM: 6})
+    num_turns: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 40, RANDOM: 8})
     # 16 blocks of the large model would be replayed for minutes.
     block_counts: dict[str, tuple[int, ...]] = field(default_factory=lambda: {EMBEDDED: (1, 4, 16), RANDOM: (1, 4)})
     num_sequential: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 32, RANDOM: 8})

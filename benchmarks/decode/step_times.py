@@ -23,7 +23,8 @@ orders; a value is the median of the steps of a turn. The head runs in latent st
 where blocks are `learned`."""
 
 SKIP_TEXT = """The same steps where blocks are `fixed`: the engine skips the head for rows whose next token is known, \
-all of them or every second one."""
+all of them or every second one. That may make no step slower: it is asked to gain something where all are known, and \
+not to lose more than the latent step may where half are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,12 @@ def report_latent(raw: dict[str, Any]) -> PartReport:
 def report_skipped(raw: dict[str, Any]) -> PartReport:
     rows, bars = [], []
     for where, found in raw.items():
-        for computed, skipped, share in ((LATENT_STEP, SKIPPED, "all"), (HALF, HALF_SKIPPED, "half")):
+        for computed, skipped, share, limit in ((LATENT_STEP, SKIPPED, "all", 1.0), (HALF, HALF_SKIPPED, "half", BAR)):
             if skipped not in found:
                 continue
             over = ratios(found[skipped], found[computed])
             rows.append([where, share, spread(found[computed], 2), spread(found[skipped], 2), spread(over, 3)])
-            bars.append(Bar(what=f"{where}, {share} latent", values=over, limit=1.0, kind="at most"))
+            bars.append(Bar(what=f"{where}, {share} latent", values=over, limit=limit, kind="at most"))
     header = ["model", "latent rows", "head computed, ms", "head skipped, ms", "skipped over computed"]
     title = "(f) A latent step without the head"
     return PartReport(key="f", title=title, text=SKIP_TEXT, header=header, rows=rows, bars=bars)
