@@ -16,10 +16,10 @@ def apply_block_rule(model: Any, output: Any) -> None:
     """
     if model.state is None:
         return
-    ids_R1, all_phases = output.sampled_token_ids, model.state.request_phase_R
-    if not all_phases.is_cpu:
-        chosen_R = ids_R1.squeeze(1)
-        output.sampled_token_ids = decide(chosen_R, all_phases[: len(chosen_R)], model.spec).unsqueeze(1)
-    elif all_phases.numpy()[: len(ids_R1)].any():
-        chosen_R = ids_R1.squeeze(1)
-        output.sampled_token_ids = host.decide(chosen_R, all_phases[: len(chosen_R)], model.spec).unsqueeze(1)
+    ids_R1, phases = output.sampled_token_ids, model.state.request_phase_R
+    is_on_host = phases.is_cpu
+    if is_on_host and not model.state.arrays.is_inside:
+        return
+    phase_R = phases[: len(ids_R1)]
+    decided_R = (host.decide if is_on_host else decide)(ids_R1.squeeze(1), phase_R, model.spec)
+    output.sampled_token_ids = decided_R.unsqueeze(1)

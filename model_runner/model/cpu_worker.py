@@ -14,10 +14,10 @@ class ILVRWorker(LatentWorkerMixin, CPUWorker):
         A token is sampled for them too, and thrown away. vLLM then turns their generator back, which one of a CPU
         cannot be: that would end the engine. Here it is out of reach until the others have sampled.
         """
-        if self.use_v2_model_runner:
-            return super().sample_tokens(*args, **kwargs)
         runner = self.model_runner
-        generators = runner.input_batch.generators
+        generators = {} if self.use_v2_model_runner else runner.input_batch.generators
+        if not generators:
+            return super().sample_tokens(*args, **kwargs)
         unfinished = runner.discard_request_mask.np[: runner.input_batch.num_reqs].nonzero()[0].tolist()
         waiting = {row: generators.pop(row) for row in unfinished if row in generators}
         try:

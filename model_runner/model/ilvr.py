@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.forward_context import get_forward_context, is_forward_context_available
@@ -121,7 +122,9 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         of the step. T is R, or more where vLLM pads tokens but not requests.
         """
         num_requests = seq_lens_R.shape[0]
-        ids_R, embeds_RD, slots_R = ids_T[:num_requests], embeds_TD[:num_requests], slots_T[:num_requests]
+        is_padded = len(ids_T) != num_requests
+        ids_R, embeds_RD = (ids_T[:num_requests], embeds_TD[:num_requests]) if is_padded else (ids_T, embeds_TD)
+        slots_R = slots_T[:num_requests]
         phase_R = self.inject(ids_R, embeds_RD, seq_lens_R, block_table_RB[:num_requests], slots_R, state, self.spec)
         if self.feedback is not None:
             fed_RD = self.feedback.feed(embeds_RD, seq_lens_R - 1, phase_R, self.feed_rows_R3[:num_requests])
@@ -202,22 +205,20 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         """
         if self.spec.rule == "learned":
             return super().compute_logits(hidden_states)
-        is_worth_a_look = self.skips_known_rows and self.state is not None
-        logits = self._logits_of_open_rows(hidden_states) if is_worth_a_look else super().compute_logits(hidden_states)
+        if self.skips_known_rows and self.state is not None and self.state.arrays.is_inside:
+            logits = self._logits_of_open_rows(hidden_states, self.state.arrays.request_phase[: len(hidden_states)])
+        else:
+            logits = super().compute_logits(hidden_states)
         return None if logits is None else logits.index_fill_(1, self._never_chosen, float("-inf"))
 
-    def _logits_of_open_rows(self, hidden_RD: Tensor) -> Tensor | None:
+    def _logits_of_open_rows(self, hidden_RD: Tensor, phases: NDArray[np.int32]) -> Tensor | None:
         """Rows inside a ``fixed`` block have zeros: their next token is known. [R, vocabulary].
 
         For a CPU: it asks what a tensor holds, which elsewhere is a host sync that costs more than the rows do.
         """
-        assert self.state is not None
-        phase = self.state.request_phase_R.numpy()[: len(hidden_RD)]
-        if not phase.any():
-            return super().compute_logits(hidden_RD)
         language_model: Any = self.language_model
         logits_RV = hidden_RD.new_zeros(hidden_RD.shape[0], language_model.logits_processor.org_vocab_size)
-        open_rows = torch.from_numpy(np.flatnonzero(phase == 0))
+        open_rows = torch.from_numpy(np.flatnonzero(phases == 0))
         if len(open_rows):
             of_open: Any = super().compute_logits(hidden_RD[open_rows])
             logits_RV[open_rows] = of_open

@@ -12,6 +12,7 @@ Shape letters: R requests, T tokens of this step, D hidden size, B KV blocks.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -57,6 +58,26 @@ class LatentState:
     @property
     def discard(self) -> int:
         return self.phase_B.shape[0] - 1
+
+    @cached_property
+    def arrays(self) -> "HostArrays":
+        """Of a state in the host's memory."""
+        return HostArrays(self)
+
+
+class HostArrays:
+    """The buffers as NumPy sees them.
+
+    feedback is bytes, a row a vector: NumPy knows no bfloat16, and vectors are only moved. is_inside: whether a request
+    may be inside a block after the last commit; ``host.commit`` alone knows when none is.
+    """
+
+    def __init__(self, state: LatentState) -> None:
+        self.feedback = state.feedback_BD.view(torch.uint8).numpy()
+        self.phase = state.phase_B.numpy()
+        self.step_phase = state.step_phase_R.numpy()
+        self.request_phase = state.request_phase_R.numpy()
+        self.is_inside = True
 
 
 def is_inner_pad(ids: Tensor, previous_phase: Tensor, spec: LatentSpec) -> Tensor:

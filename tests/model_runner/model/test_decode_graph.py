@@ -77,7 +77,9 @@ def decode_step(maze_stepper: Stepper) -> DecodeStep:
 
 @contextmanager
 def as_on_a_gpu(model: Any, rule: str) -> Iterator[None]:
-    """The definition of the latent step: what a CPU takes in its place, and skipping known rows, look at the data."""
+    """The definition of the latent step, and vLLM's own modules: what a CPU takes in their place, and skipping known
+    rows, look at the data."""
+    for_a_cpu = [(module, vars(module).pop("forward")) for module in model.modules() if "forward" in vars(module)]
     spec, model.spec, model.skips_known_rows = model.spec, changed(model.spec, rule=rule), False
     model.inject, model.commit = latent_step("reference")
     try:
@@ -85,6 +87,8 @@ def as_on_a_gpu(model: Any, rule: str) -> Iterator[None]:
     finally:
         model.spec, model.skips_known_rows = spec, True
         model.inject, model.commit = latent_step("host")
+        for module, forward in for_a_cpu:
+            module.forward = forward
 
 
 def as_one_graph(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[torch.fx.GraphModule]]:
