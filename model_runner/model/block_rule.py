@@ -20,6 +20,5 @@ def apply_block_rule(model: Any, output: Any) -> None:
     is_on_host = phases.is_cpu
     if is_on_host and not model.state.arrays.is_inside:
         return
-    phase_R = phases[: len(ids_R1)]
-    decided_R = (host.decide if is_on_host else decide)(ids_R1.squeeze(1), phase_R, model.spec)
-    output.sampled_token_ids = decided_R.unsqueeze(1)
+    phase_R1 = phases[: len(ids_R1)].unsqueeze(1)
+    output.sampled_token_ids = (host.decide if is_on_host else decide)(ids_R1, phase_R1, model.spec)
