@@ -12,7 +12,8 @@ STARTED_S = time.monotonic()
 class Plan:
     """num_sequential: requests that the sequential engine answers in a repetition. num_generated: that ``generate()``
     and the sequential engine answer without latents. throughput_repetitions: of (a). num_steps: of a turn in which
-    steps are timed. num_turns: of that, for each kind of step."""
+    steps are timed. num_turns: of that, for each kind of step. The machine's speed changes within a second, so turns that
+    are compared are short and many."""
 
     models: tuple[str, ...] = (EMBEDDED, RANDOM)
     repetitions: int = 3
@@ -23,11 +24,13 @@ class Plan:
     image_px: tuple[int, ...] = (256, 512, 1024)
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
     max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 128, RANDOM: 32})
-    stock_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 24, RANDOM: 8})
-    stock_requests: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 24, RANDOM: 4})  # at least, a turn
+    stock_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 80, RANDOM: 8})
+    # Of a turn: for each of those that are asked at once, and at least so many.
+    stock_rounds: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 2, RANDOM: 1})
+    stock_requests: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 6, RANDOM: 4})
     stock_max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
-    num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 16})
-    num_turns: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 40, RANDOM: 8})
+    num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 24, RANDOM: 16})
+    num_turns: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 120, RANDOM: 8})
     # 16 blocks of the large model would be replayed for minutes.
     block_counts: dict[str, tuple[int, ...]] = field(default_factory=lambda: {EMBEDDED: (1, 4, 16), RANDOM: (1, 4)})
     num_sequential: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 32, RANDOM: 8})

@@ -12,7 +12,7 @@ from benchmarks.decode.engines import ask, forget, served, set_threads
 from benchmarks.decode.figures import Bar, PartReport, ratios, spread
 from benchmarks.decode.models import load_with_long_blocks, without_latents
 from benchmarks.decode.plan import Plan
-from benchmarks.decode.throughput import Turn, check_equal, turn_of
+from benchmarks.decode.throughput import Turn, check_equal
 from model_runner.model.cpu_kernels import use_cpu_kernels
 from model_runner.model.processing import ILVRDummyInputsBuilder, ILVRMultiModalProcessor, ILVRProcessingInfo
 
@@ -64,8 +64,7 @@ async def measure(plan: Plan) -> PartReport:
     for name in plan.models:
         model = load_with_long_blocks(name)
         set_threads(plan.threads[name])
-        turns = [turn_of(name, concurrency) for concurrency in plan.stock_concurrencies]
-        turns = [Turn(turn.concurrency, max(turn.count, plan.stock_requests[name])) for turn in turns]
+        turns = [Turn(at_once, count_of(plan, name, at_once)) for at_once in plan.stock_concurrencies]
         found: dict[str, dict[str, list[float]]] = {f"{turn.concurrency}": {"ours": [], "stock": []} for turn in turns}
         async with served(model) as ours, served(model, STOCK) as stock:
             for repetition in range(-1, plan.stock_repetitions[name]):  # the first does not count
@@ -88,3 +87,8 @@ async def measure(plan: Plan) -> PartReport:
     header = ["model", "concurrent", "stock, tokens/s", "ours, tokens/s", "ours over stock"]
     title = "(c) Latents off, against stock vLLM"
     return PartReport(key="c", title=title, text=TEXT, header=header, rows=rows, bars=bars, raw=raw)
+
+
+def count_of(plan: Plan, name: str, concurrency: int) -> int:
+    """Requests of a turn."""
+    return max(plan.stock_requests[name], plan.stock_rounds[name] * concurrency)

@@ -150,7 +150,7 @@ def commit(
 
 
 def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:
-    """The next token of each request, from the sampler's choice and the phase of the token before. Any shape, ids' dtype.
+    """The next token, from the sampler's choice and the phase of the token before. Any shape, dtype of ``chosen_R``.
 
     Inside a block ``learned``: START restarts, K pads force END, END ends early, anything else (the end of the text
     included) becomes a pad. ``fixed``: K pads, then END, whatever was chosen. Outside, the choice stands.
