@@ -26,8 +26,8 @@ def set_cpu_environment() -> None:
     """For vLLM on a CPU.
 
     One engine process that does the work itself, instead of a worker below it, is quicker to start and to step. One
-    core is left to the gateway: threads that wait for each other spin, and a spinning thread without a core to itself
-    makes every step several times slower.
+    core is left to the gateway, which keeps to it (``cores.py``): threads that wait for each other spin, and a spinning
+    thread without a core to itself makes every step several times slower.
     """
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) - 1)))

@@ -1,5 +1,6 @@
 """The engine of production: vLLM's ``AsyncLLM`` with the ILVR model class."""
 
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -8,6 +9,7 @@ from contracts.errors import BadSettings, EngineDead, GenerationFailed, PromptTo
 from model_runner.ablation.donors import OWN, Ablation, Row, block_positions, has_enough
 from model_runner.ablation.samples import donor_requests
 from model_runner.checkpoint import Checkpoint
+from model_runner.cores import leave_cores, use_all_cores
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
 from model_runner.environment import (
     set_cpu_environment,
@@ -89,7 +91,10 @@ class VllmEngine:
             refuse_unsupported(config)  # here, or it would be a traceback from another process
         except ValueError as error:
             raise BadSettings(str(error)) from error
+        use_all_cores()
         llm = AsyncLLM.from_vllm_config(config, stat_loggers=[factory])
+        if is_cpu:
+            leave_cores(int(os.environ["OMP_NUM_THREADS"].partition(",")[0]))  # more numbers are of nested threads
         return cls(llm, recorder, checkpoint, defaults.end_ids, settings.max_history_latents, ablation)
 
     @property
@@ -179,6 +184,7 @@ class VllmEngine:
     async def aclose(self) -> None:
         if self._llm is not None:
             self._llm.shutdown()
+            use_all_cores()
             # Its finaliser shuts down once more, at the interpreter's end, when half of vLLM is gone already.
             self._llm.shutdown = lambda *args, **kwargs: None
             self._llm = None

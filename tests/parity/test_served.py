@@ -1,6 +1,7 @@
 """The served engine is the published loop: whatever else is in the batch, and whatever is cached."""
 
 import asyncio
+import os
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -9,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from contracts.errors import PromptTooLong
+from model_runner.cores import ALL_CORES
 from tests.parity.traces import GOLDEN, IMAGE_ID, NAMES, PAD_ID, START_ID, answer, read_traces, request_of, text_request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,6 +28,11 @@ async def served(request, start_vllm, checkpoint_of):
 async def all_at_once(engine, traces, defaults, tag):
     requests = [request_of(trace, defaults, f"{tag}-{trace.index}") for trace in traces]
     return await asyncio.gather(*(answer(engine, request) for request in requests))
+
+
+async def test_this_process_leaves_cores_to_the_engine(served):
+    num_threads = int(os.environ["OMP_NUM_THREADS"])
+    assert os.sched_getaffinity(0) == set(sorted(ALL_CORES)[num_threads:] or ALL_CORES)
 
 
 async def test_one_by_one(served):
