@@ -1,7 +1,8 @@
-"""Norms and rotary embeddings by vLLM's own C++ kernels, which its model classes leave aside on a CPU.
+"""What vLLM's model classes do for GPUs and compilers, done as a CPU likes it.
 
-There they are some ten PyTorch operations each, which with few rows cost more than what they compute. T tokens, D
-the width of the last dimension, C the rotary dimension.
+Norms and rotary embeddings run in vLLM's own C++ kernels: there they are some ten PyTorch operations each, which with
+few rows cost more than what they compute. Attention is called without the operator that hides it from a compiler, and
+pixels are normalised in place. T tokens, D the width of the last dimension, C the rotary dimension, P patches.
 """
 
 from functools import partial
@@ -9,6 +10,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from vllm import _custom_ops as ops
+from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.fusion.mm_input_norm import FusedMMInputNorm
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 
@@ -23,6 +26,10 @@ def use_cpu_kernels(model: nn.Module) -> None:
         elif isinstance(module, MRotaryEmbedding) and _has_plain_sections(module):
             axis_of_half = torch.arange(3).repeat_interleave(torch.tensor(module.mrope_section))
             module.forward = partial(rotary, module, RotaryRows(axis_of_half.repeat(2)))  # type: ignore[method-assign]
+        elif isinstance(module, Attention):
+            module.use_direct_call = True
+        elif isinstance(module, FusedMMInputNorm):
+            module.forward = partial(normalise_pixels, module)  # type: ignore[method-assign]
 
 
 def _is_plain(norm: RMSNorm) -> bool:
@@ -83,3 +90,13 @@ def rotary(
         cache, positions = rows.of(positions, cache)
     ops.rotary_embedding(positions, query, key, module.head_size, cache, module.is_neox_style)
     return query, key
+
+
+def normalise_pixels(module: FusedMMInputNorm, pixels: Tensor, dtype: torch.dtype) -> Tensor:
+    """As ``FusedMMInputNorm.forward_native``, to the last bit; pixels are [P, channels * pixels of a patch].
+
+    In place, and not on bytes that are converted while they are multiplied, which is slow.
+    """
+    values = pixels.to(torch.float32, copy=True).view(len(pixels), module.channel, -1)
+    values.mul_(module.get_buffer("weight").view(1, -1, 1)).add_(module.get_buffer("bias").view(1, -1, 1))
+    return values.view(pixels.shape).to(dtype)

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.layers.fusion.mm_input_norm import FusedMMInputNorm
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 
@@ -80,9 +82,25 @@ def test_positions_that_change_where_they_lie():
                 torch.testing.assert_close(one, native)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("pixels", [torch.uint8, torch.float32])
+def test_pixels(dtype, pixels):
+    """The same to the last bit, and the picture is left as it was."""
+    with set_current_vllm_config(VllmConfig()):
+        norm = FusedMMInputNorm([0.48, 0.45, 0.40], [0.26, 0.25, 0.27], 1 / 255)
+    use_cpu_kernels(nn.ModuleList([norm]))
+    patches = torch.randint(256, (7, 3 * 2 * 14 * 14)).to(pixels)
+    before = patches.clone()
+    assert torch.equal(norm(patches, dtype), norm.forward_native(patches, dtype))
+    assert torch.equal(patches, before)
+    assert norm.forward.func is cpu_kernels.normalise_pixels
+
+
 def test_the_served_model_uses_them(maze_stepper):
     """All its norms, those of the vision tower too, and the rotary embedding of the language model."""
     model = maze_stepper.model
     used = [module.forward.func for module in model.modules() if "forward" in vars(module)]
     assert used.count(cpu_kernels.rms_norm) == sum(isinstance(module, RMSNorm) for module in model.modules()) > 8
     assert cpu_kernels.rotary in used
+    assert cpu_kernels.normalise_pixels in used
+    assert all(module.use_direct_call for module in model.modules() if isinstance(module, Attention))
