@@ -1,6 +1,8 @@
 """(a) Output tokens a second of the served engine, beside plain transformers asked one request after the other."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +13,7 @@ from benchmarks.decode.engines import Answers, ask, forget, served, set_threads,
 from benchmarks.decode.figures import Bar, PartReport, ratios, spread
 from benchmarks.decode.models import EMBEDDED, RANDOM, BenchModel, endless, load, without_latents
 from benchmarks.decode.plan import Plan
+from model_runner.cores import leave_cores, use_all_cores
 from model_runner.engine.base import EngineRequest
 from model_runner.engine.transformers_engine import TransformersEngine
 
@@ -22,9 +25,10 @@ TEXT = """Output tokens a second, prompts and pictures included. Ours is the eng
 engine Protocol; sequential is `--engine transformers`, the published loop with a KV cache, asked the same requests \
 one after the other; `generate()` is stock transformers (its own choice of attention) on the same checkpoint, beside \
 which the sequential engine answers with latents off. Within a repetition all take turns, the sequential engine \
-before ours and after it, and a ratio is taken within a repetition; caches are emptied before each turn. Each request \
-has a question and a picture of its own. Answers are of a fixed length, as is usual where decoding is measured, and \
-it is of these that a speed-up is asked; but *own answers* end where the model ends them: so short that half of the \
+before ours and after it, and a ratio is taken within a repetition; caches are emptied before each turn. Ours keeps \
+to the cores that its engine leaves, as where it is served; plain transformers may use any core. Each request has a \
+question and a picture of its own. Answers are of a fixed length, as is usual where decoding is measured, and it is \
+of these that a speed-up is asked; but *own answers* end where the model ends them: so short that half of the \
 work is prompts and pictures, of which a batch makes little."""
 
 
@@ -92,13 +96,18 @@ async def measure_workload(load_of: Workload, plan: Plan) -> dict[str, Any]:
         await ask(sequential, model.requests(1, 8, seed=1000), 1)
         for repetition in range(plan.throughput_repetitions[model.name]):
             requests = model.requests(most, load_of.max_tokens, seed=repetition)
-            before = await ask(sequential, requests[: alone // 2], 1)
+            with all_cores(found["threads"]):
+                before = await ask(sequential, requests[: alone // 2], 1)
             by_turn: dict[str, Answers] = {}
             for turn in turns:
                 await forget(engine)
                 fast = by_turn[f"{turn.concurrency}"] = await ask(engine, requests[: turn.count], turn.concurrency)
                 plan.say(f"(a) {label}, {turn.concurrency} at once: {fast.tokens_a_second:.1f} tokens/s")
-            slow = before + await ask(sequential, requests[alone // 2 : alone], 1)
+            few = without_latents(requests[: plan.num_generated[model.name]])
+            with all_cores(found["threads"]):
+                slow = before + await ask(sequential, requests[alone // 2 : alone], 1)
+                off = await ask(sequential, few, 1)
+                generated = [generate(stock, sequential, request, model) for request in few]
             found["sequential"].append(slow.tokens_a_second)
             found["latents"], found["length"] = {}, {}
             for key, answers in {"sequential": slow, **by_turn}.items():
@@ -107,9 +116,6 @@ async def measure_workload(load_of: Workload, plan: Plan) -> dict[str, Any]:
             for key, answers in by_turn.items():
                 found["ours"][key].append(answers.tokens_a_second)
                 check_equal(model, requests, answers, slow)
-            few = without_latents(requests[: plan.num_generated[model.name]])
-            off = await ask(sequential, few, 1)
-            generated = [generate(stock, sequential, request, model) for request in few]
             seconds = sum(one for _, one in generated)
             found["sequential_off"].append(off.tokens_a_second)
             found["generate"].append(sum(len(ids) for ids, _ in generated) / seconds)
@@ -117,6 +123,16 @@ async def measure_workload(load_of: Workload, plan: Plan) -> dict[str, Any]:
                 raise SystemExit("not measured: the sequential engine and generate() give different tokens")
             plan.say(f"(a) {label}, sequential: {slow.tokens_a_second:.1f} tokens/s, repetition {repetition + 1}")
     return found
+
+
+@contextmanager
+def all_cores(num_threads: int) -> Iterator[None]:
+    """As where plain transformers runs by itself. Beside our engine of so many threads this process keeps to others."""
+    use_all_cores()
+    try:
+        yield
+    finally:
+        leave_cores(num_threads)
 
 
 def turn_of(name: str, concurrency: int) -> Turn:
