@@ -41,7 +41,7 @@ report-kernels: $(KERNELS_STAMP)  ## registers, shared memory and spills of the 
 	$(KERNELS_PYTHON) -m benchmarks.kernel_report
 
 # Engines are processes of their own, so what makes vLLM believe in an interpreted Triton comes with the environment.
-test-v2: $(KERNELS_STAMP)  ## vLLM's Model Runner V2 on a CPU, Triton interpreted: half an hour
+test-v2: $(KERNELS_STAMP)  ## vLLM's Model Runner V2 on a CPU, Triton interpreted: eight minutes
 	PYTHONPATH=tests/v2/forced TRITON_INTERPRET=1 $(KERNELS_PYTHON) -m pytest tests/v2 -m slow $(TOGETHER) $(ARGS)
 
 # These two take the environment that is active: docs/gpu.md says what must be in it. Warnings of a build that was never
