@@ -17,6 +17,7 @@ from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from vllm.forward_context import get_forward_context, set_forward_context
+from vllm.model_executor.layers.attention import Attention
 
 from model_runner.kernels.latent_step import LatentState, decide, latent_step
 from tests.model_runner.model.conftest import add_in_a_block
@@ -80,6 +81,9 @@ def as_on_a_gpu(model: Any, rule: str) -> Iterator[None]:
     """The definition of the latent step, and vLLM's own modules: what a CPU takes in their place, and skipping known
     rows, look at the data."""
     for_a_cpu = [(module, vars(module).pop("forward")) for module in model.modules() if "forward" in vars(module)]
+    attention = [module for module in model.modules() if isinstance(module, Attention)]
+    for module in attention:
+        module.use_direct_call = False
     spec, model.spec, model.skips_known_rows = model.spec, changed(model.spec, rule=rule), False
     model.inject, model.commit = latent_step("reference")
     try:
@@ -89,6 +93,8 @@ def as_on_a_gpu(model: Any, rule: str) -> Iterator[None]:
         model.inject, model.commit = latent_step("host")
         for module, forward in for_a_cpu:
             module.forward = forward
+        for module in attention:
+            module.use_direct_call = True
 
 
 def as_one_graph(function: Callable[..., Any]) -> tuple[Callable[..., Any], list[torch.fx.GraphModule]]:
