@@ -60,7 +60,7 @@ check: setup          ## format, lint, types, import rules, and the code blocks 
 	$(PYTHON) -m pytest -q tests/architecture tests/docs
 
 lock: setup           ## resolve requirements/cpu.txt anew
-	UV_FIND_LINKS="$(PIP_FIND_LINKS)" .venv/bin/uv pip compile -q pyproject.toml --extra cpu --extra train --extra dev \
+	UV_FIND_LINKS="$(PIP_FIND_LINKS)" .venv/bin/uv pip compile -q pyproject.toml --extra cpu --extra train --extra otel --extra dev \
 	  --python-version 3.11 --no-header -o requirements/cpu.txt $(if $(PIP_FIND_LINKS),,--torch-backend cpu)
 
 clean:

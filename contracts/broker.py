@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from contracts.events import Event
-from contracts.jobs import Job, Lease, StoredImage
+from contracts.jobs import Idempotency, Job, Lease, RateLimit, StoredImage
 
 
 class RunnerStatus(Struct, frozen=True, kw_only=True):
@@ -32,30 +32,54 @@ class RunnerStatus(Struct, frozen=True, kw_only=True):
 
 
 class Broker(Protocol):
-    """Gateway side: images, ``submit``, ``job``, ``events``, ``follow``, ``cancel``, ``runners``.
+    """Gateway side: images, ``check_room``, ``spend``, ``submit``, ``job``, ``events``, ``follow``, ``cancel``,
+    ``runners``.
 
-    Runner side: ``take``, ``publish``, ``cancellations``, ``get_image``, ``heartbeat``.
+    Runner side: ``take``, ``publish``, ``give_back``, ``cancellations``, ``get_image``, ``heartbeat``.
+
+    A call that cannot reach what the broker lives on, after retries within a few seconds, raises
+    ``BrokerUnavailable``; ``take`` and ``cancellations`` go on trying instead.
     """
 
-    async def put_image(self, image: StoredImage) -> None:
+    async def put_image(self, image: StoredImage, *, owner: str = "") -> None:
         """Keep the file under its content hash for a while, and for as long as an open job refers to it.
 
-        Raises ``Overloaded``: images of open jobs leave no place for it.
+        Each owner who puts it may get it. Raises ``Overloaded``: images of open jobs leave no place for it.
         """
         ...
 
-    async def get_image(self, image_id: str) -> StoredImage:
-        """Raises ``ImageNotFound``."""
+    async def get_image(self, image_id: str, *, owner: str | None = None) -> StoredImage:
+        """Raises ``ImageNotFound``, also if this owner never put it. ``None``, for runners, sees all."""
         ...
 
-    async def submit(self, job: Job) -> None:
+    async def check_room(self, num_bytes: int) -> None:
+        """Whether a job whose images and question are so large would be admitted now; ``submit`` decides.
+
+        Raises ``Overloaded``.
+        """
+        ...
+
+    async def spend(self, owner: str, limit: RateLimit) -> None:
+        """Take one token out of the owner's bucket. Raises ``RateLimited`` with the seconds until there is one."""
+        ...
+
+    async def submit(self, job: Job, *, idempotency: Idempotency | None = None, max_open: int | None = None) -> str:
         """Append ``response.created``, and ``response.queued`` if no runner has room, then offer the job.
 
-        A job that no runner could start, or whose runner fell silent and that no other one takes over, ends with
-        ``response.failed``: a log always comes to a terminal event.
+        Returns the id of the response to follow: the job's, or that of the earlier job of this owner with the same
+        idempotency key and body, in which case nothing was submitted. Keys are known for as long as their response.
+
+        Jobs that wait are taken fairly: a job of an owner with few of them does not wait for all of another's. A
+        runner that had an image of a job lately is preferred while it has room.
+
+        A job that no runner could start in time, or whose runner fell silent and that no other one takes over, ends
+        with ``response.failed``: a log always comes to a terminal event.
 
         Raises:
-            Overloaded: as many jobs wait as the queue admits; nothing was kept.
+            Overloaded: as many jobs or bytes wait as the queue admits; nothing was kept. Its ``retry_after_s`` comes
+                from the rate at which jobs ended lately.
+            RateLimited: the owner has ``max_open`` open jobs; nothing was kept.
+            IdempotencyConflict: the key came with another body before.
             ImageNotFound: an image of the job is gone.
             NotReady: the broker was closed.
         """
@@ -104,6 +128,13 @@ class Broker(Protocol):
         Raises:
             ValueError: something follows a terminal event, or belongs to another response.
             LeaseLost: the job ended, or moved on to another runner; stop working on it.
+        """
+        ...
+
+    async def give_back(self, lease: Lease) -> None:
+        """Offer the job again, before all that wait: its runner is about to stop. Does not count as an attempt.
+
+        Where no other runner is ready it ends with ``response.failed``. Raises ``LeaseLost``.
         """
         ...
 

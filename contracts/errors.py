@@ -11,11 +11,19 @@ IlvrError
 │   ├── NotAnImage
 │   ├── ImageNotFound
 │   ├── ModelNotFound
-│   └── ResponseNotFound
+│   ├── ResponseNotFound
+│   ├── IdempotencyConflict
+│   ├── NotAuthenticated
+│   ├── NotPermitted         the key is right, its scopes do not include this
+│   ├── UrlNotAllowed
+│   └── UrlNotFetched
 ├── CapacityError            nothing was started; the same request may work later
 │   ├── Overloaded
+│   ├── RateLimited          this key only
+│   ├── BrokerUnavailable
 │   └── NotReady
 ├── EngineError              work was started and lost
+│   ├── DeadlineExceeded     this request only: its own time is up
 │   ├── GenerationFailed     this request only
 │   └── EngineDead           every request; the process has to be replaced
 └── StartError               the process refuses to start; never an HTTP answer
@@ -86,22 +94,62 @@ class ResponseNotFound(RequestError):
     code = "response_not_found"
 
 
+class IdempotencyConflict(RequestError):
+    code = "idempotency_conflict"
+
+
+class NotAuthenticated(RequestError):
+    code = "not_authenticated"
+
+
+class NotPermitted(RequestError):
+    code = "not_permitted"
+
+
+class UrlNotAllowed(RequestError):
+    code = "url_not_allowed"
+
+
+class UrlNotFetched(RequestError):
+    code = "url_not_fetched"
+
+
 class CapacityError(IlvrError):
+    """``retry_after_s``: whole seconds after which to try again."""
+
     is_retryable = True
-    retry_after_s: ClassVar[int] = 1
+    default_retry_after_s: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
+        super().__init__(message, param=param)
+        self.retry_after_s = self.default_retry_after_s if retry_after_s is None else retry_after_s
 
 
 class Overloaded(CapacityError):
     code = "overloaded"
 
 
+class RateLimited(CapacityError):
+    code = "rate_limited"
+
+
+class BrokerUnavailable(CapacityError):
+    code = "broker_unavailable"
+    default_retry_after_s = 5
+
+
 class NotReady(CapacityError):
     code = "not_ready"
-    retry_after_s = 10
+    default_retry_after_s = 10
 
 
 class EngineError(IlvrError):
     is_retryable = True
+
+
+class DeadlineExceeded(EngineError):
+    code = "deadline_exceeded"
+    is_retryable = False
 
 
 class GenerationFailed(EngineError):

@@ -36,7 +36,13 @@ class Sampling(Struct, frozen=True, kw_only=True):
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """One request, validated. Images come before the question in the prompt, in this order."""
+    """One request, validated. Images come before the question in the prompt, in this order.
+
+    owner: the id of the API key that asked, empty where keys are off. Only the same owner may see the response.
+    background: it is not cancelled when nobody reads it.
+    timeout_s: the time from submission, by the broker's clock, after which it ends with ``response.failed``.
+    trace: what the next process needs to go on with a trace (``traceparent``); the id of the HTTP request.
+    """
 
     response_id: str
     created_at: int  # seconds since the epoch
@@ -46,11 +52,34 @@ class Job(Struct, frozen=True, kw_only=True):
     sampling: Sampling = Sampling()
     latent_mode: LatentMode = "on"
     metadata: dict[str, str] = {}
+    owner: str = ""
+    background: bool = False
+    timeout_s: float | None = None
+    request_id: str = ""
+    trace: dict[str, str] = {}
+
+
+class Idempotency(Struct, frozen=True, kw_only=True):
+    """An ``Idempotency-Key`` of the job's owner, and the SHA-256 of the body that it came with, in hex."""
+
+    key: str
+    body_sha256: str
+
+
+class RateLimit(Struct, frozen=True, kw_only=True):
+    """A token bucket: ``burst`` at once, refilled with ``per_minute``."""
+
+    per_minute: float
+    burst: int
 
 
 class Lease(Struct, frozen=True, kw_only=True):
-    """A runner's right to work on a job. ``attempt`` counts from 1; ``queue_ms`` was measured by the broker."""
+    """A runner's right to work on a job. ``attempt`` counts from 1; ``queue_ms`` was measured by the broker.
+
+    time_left_s: what is left of the job's ``timeout_s``; the runner ends it then with ``DeadlineExceeded``.
+    """
 
     job: Job
     attempt: int
     queue_ms: float
+    time_left_s: float | None = None

@@ -25,8 +25,16 @@ STATUS_BY_ERROR: Mapping[type[e.IlvrError], HTTPStatus] = {
     e.ImageNotFound: HTTPStatus.NOT_FOUND,
     e.ModelNotFound: HTTPStatus.NOT_FOUND,
     e.ResponseNotFound: HTTPStatus.NOT_FOUND,
+    e.IdempotencyConflict: HTTPStatus.CONFLICT,
+    e.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
+    e.NotPermitted: HTTPStatus.FORBIDDEN,
+    e.UrlNotAllowed: HTTPStatus.FORBIDDEN,
+    e.UrlNotFetched: HTTPStatus.UNPROCESSABLE_ENTITY,
     e.Overloaded: HTTPStatus.TOO_MANY_REQUESTS,
+    e.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+    e.BrokerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     e.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
+    e.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     e.GenerationFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
     e.EngineDead: HTTPStatus.SERVICE_UNAVAILABLE,
 }
@@ -122,7 +130,7 @@ def _answer(
     branch = next((name for base, name in TYPE_BY_BRANCH.items() if kind and issubclass(kind, base)), "server_error")
     answer = _encode(request, status, branch, code, message, param)
     if status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after_s is None:
-        retry_after_s = e.NotReady.retry_after_s
+        retry_after_s = e.NotReady.default_retry_after_s
     if retry_after_s is not None:
         answer.headers["Retry-After"] = str(retry_after_s)
     return answer

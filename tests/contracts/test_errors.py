@@ -22,8 +22,16 @@ RETRYABLE_BY_CODE = {
     "image_not_found": False,
     "model_not_found": False,
     "response_not_found": False,
+    "idempotency_conflict": False,
+    "not_authenticated": False,
+    "not_permitted": False,
+    "url_not_allowed": False,
+    "url_not_fetched": False,
     "overloaded": True,
+    "rate_limited": True,
+    "broker_unavailable": True,
     "not_ready": True,
+    "deadline_exceeded": False,
     "generation_failed": True,
     "engine_dead": True,
     "bad_settings": False,
@@ -75,5 +83,6 @@ def test_words_and_field(cls: type[e.IlvrError]) -> None:
 
 
 def test_when_to_come_again() -> None:
-    assert e.Overloaded.retry_after_s >= 1
-    assert e.NotReady.retry_after_s > e.Overloaded.retry_after_s  # a start takes longer than a request
+    assert e.Overloaded("x").retry_after_s >= 1
+    assert e.NotReady("x").retry_after_s > e.Overloaded("x").retry_after_s  # a start takes longer than a request
+    assert e.Overloaded("x", retry_after_s=7).retry_after_s == 7

@@ -39,8 +39,16 @@ EXPECTED = {
     "image_not_found": (404, "invalid_request_error"),
     "model_not_found": (404, "invalid_request_error"),
     "response_not_found": (404, "invalid_request_error"),
+    "idempotency_conflict": (409, "invalid_request_error"),
+    "not_authenticated": (401, "invalid_request_error"),
+    "not_permitted": (403, "invalid_request_error"),
+    "url_not_allowed": (403, "invalid_request_error"),
+    "url_not_fetched": (422, "invalid_request_error"),
     "overloaded": (429, "overloaded_error"),
+    "rate_limited": (429, "overloaded_error"),
+    "broker_unavailable": (503, "overloaded_error"),
     "not_ready": (503, "overloaded_error"),
+    "deadline_exceeded": (504, "server_error"),
     "generation_failed": (500, "server_error"),
     "engine_dead": (503, "server_error"),
 }
@@ -55,7 +63,7 @@ async def test_a_failure_before_the_first_byte_is_a_status(
     status, kind = EXPECTED[error.code]
     assert check_error(answer, status, error.code) == "It broke."
     assert answer.json()["error"]["type"] == kind
-    assert ("retry-after" in answer.headers) == (status in (429, 503) and error is not e.Overloaded)
+    assert ("retry-after" in answer.headers) == (status in (429, 503) and error not in (e.Overloaded, e.RateLimited))
 
 
 async def test_a_failure_in_a_stream_is_its_last_event(client: httpx.AsyncClient, runner: ScriptedRunner) -> None:
