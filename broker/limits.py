@@ -12,6 +12,9 @@ class BrokerLimits:
     max_waiting: int = 256
     """Jobs admitted beyond those a runner has room for."""
 
+    max_waiting_bytes: int = 128 * MIB
+    """Questions and images of those jobs."""
+
     max_image_bytes: int = 256 * MIB
     image_ttl_s: float = 15 * 60
     """Counted from the last use of an image; those of open jobs stay."""
@@ -26,6 +29,9 @@ class BrokerLimits:
 
     no_runner_grace_s: float = 5.0
     """How long a job waits while no runner says that it is ready; then it ends with ``response.failed``."""
+
+    deadline_slack_s: float = 5.0
+    """How long after its deadline a running job is ended by the broker, if its runner does not."""
 
     max_attempts: int = 2
     """Leases of one job. A job that has taken two runners down with it is not given a third."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from contracts.events import Event
-from contracts.jobs import Idempotency, Job, Lease, RateLimit, StoredImage
+from contracts.jobs import Idempotency, ImageRef, Job, Lease, RateLimit, StoredImage
 
 
 class RunnerStatus(Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class RunnerStatus(Struct, frozen=True, kw_only=True):
 
 class Broker(Protocol):
     """Gateway side: images, ``check_room``, ``spend``, ``submit``, ``job``, ``events``, ``follow``, ``cancel``,
-    ``runners``.
+    ``note_reading``, ``cancel_unread``, ``runners``.
 
     Runner side: ``take``, ``publish``, ``give_back``, ``cancellations``, ``get_image``, ``heartbeat``.
 
@@ -52,10 +52,14 @@ class Broker(Protocol):
         """Raises ``ImageNotFound``, also if this owner never put it. ``None``, for runners, sees all."""
         ...
 
-    async def check_room(self, num_bytes: int) -> None:
+    async def image_ref(self, image_id: str, *, owner: str | None = None) -> ImageRef:
+        """Of a stored image, without its bytes; this is a use of it. Raises as ``get_image`` does."""
+        ...
+
+    async def check_room(self, num_bytes: int, *, owner: str = "", idempotency_key: str | None = None) -> None:
         """Whether a job whose images and question are so large would be admitted now; ``submit`` decides.
 
-        Raises ``Overloaded``.
+        A key that this owner has used is let through: its job is here already. Raises ``Overloaded``.
         """
         ...
 
@@ -76,8 +80,9 @@ class Broker(Protocol):
         with ``response.failed``: a log always comes to a terminal event.
 
         Raises:
-            Overloaded: as many jobs or bytes wait as the queue admits; nothing was kept. Its ``retry_after_s`` comes
-                from the rate at which jobs ended lately.
+            Overloaded: as many jobs or bytes wait as the queue admits; nothing was kept. Its ``retry_after_s``, 1 to
+                60, comes from the rate at which jobs ended lately. A job's bytes are those of its question and of its
+                images, counted for each job that has them.
             RateLimited: the owner has ``max_open`` open jobs; nothing was kept.
             IdempotencyConflict: the key came with another body before.
             ImageNotFound: an image of the job is gone.
@@ -96,7 +101,7 @@ class Broker(Protocol):
     def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
         """Events with a greater sequence number, those to come included; ends after the terminal one.
 
-        Any number may follow at once. Raises ``ResponseNotFound`` at the first step.
+        Any number may follow at once. Raises ``ResponseNotFound`` at the first step, or later if the log is gone.
         """
         ...
 
@@ -107,12 +112,27 @@ class Broker(Protocol):
         """
         ...
 
+    async def note_reading(self, response_ids: Sequence[str], *, reader: str, for_s: float) -> None:
+        """This reader, a gateway, says that somebody reads these responses from now for so long.
+
+        It replaces what the same reader said of them before. Unknown ids are passed over.
+        """
+        ...
+
+    async def cancel_unread(self, response_id: str, *, reader: str) -> float:
+        """``cancel``, unless by the word of another reader somebody reads it.
+
+        Returns for how many seconds still by that word; 0 if it was cancelled or has ended. Raises
+        ``ResponseNotFound``.
+        """
+        ...
+
     async def runners(self) -> Sequence[RunnerStatus]:
         """The runners heard of lately."""
         ...
 
     async def take(self, runner_id: str, *, room: int) -> Sequence[Lease]:
-        """Wait until there is work, then lease at least one and at most ``room`` jobs, oldest first.
+        """Wait until there is work, then lease at least one and at most ``room`` jobs, of each owner the oldest first.
 
         Cancelling the call loses nothing: what it was about to return is offered again.
 
@@ -132,9 +152,11 @@ class Broker(Protocol):
         ...
 
     async def give_back(self, lease: Lease) -> None:
-        """Offer the job again, before all that wait: its runner is about to stop. Does not count as an attempt.
+        """Offer the job again, before all that wait: its runner is about to stop.
 
-        Where no other runner is ready it ends with ``response.failed``. Raises ``LeaseLost``.
+        The next lease has a higher ``attempt``, but is not counted among those that a job is given. A job whose end
+        was asked for is cancelled. Where no other runner is ready it ends with ``response.failed``. Raises
+        ``LeaseLost``.
         """
         ...
 
