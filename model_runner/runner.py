@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+import time
 from collections import OrderedDict
 from functools import partial
 from typing import NoReturn
 
 from contracts.broker import Broker, RunnerStatus
-from contracts.errors import EngineDead
+from contracts.errors import BrokerUnavailable, EngineDead
 from contracts.jobs import Lease
 from contracts.responses import Response
 from model_runner.attempt import Answering, Attempt
@@ -16,6 +17,7 @@ from model_runner.metrics import RunnerMetrics
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
+UNHEARD_S = 5.0  # a heartbeat that did not reach the broker for so long is a reason not to be ready
 ASK_ENGINE_S = 5.0
 ENGINE_SILENCE_S = 60.0  # the engine answers between two steps; a step of a large model on a small CPU takes long
 MAX_EARLY_CANCELS = 1024  # cancels heard before their lease; far more than can be on the way at once
@@ -47,6 +49,8 @@ class Runner:
         self._early_cancels: OrderedDict[str, None] = OrderedDict()
         self._has_room = asyncio.Event()
         self._is_silent = False
+        self._told: RunnerStatus | None = None
+        self._told_at = 0.0
 
     async def run(self) -> NoReturn:
         """Work until cancelled; what is unfinished then ends with ``response.failed``."""
@@ -106,25 +110,35 @@ class Runner:
         await self._engine.prepare()
         await self._heartbeat()
 
+    def why_not_ready(self) -> str:
+        """The reason in a few words; "" while the engine answers and the broker hears of it."""
+        if self._told is None or time.monotonic() - self._told_at > UNHEARD_S:
+            return "the broker does not hear of this runner"
+        return self._told.detail
+
     async def _heartbeat(self) -> None:
         is_alive = await self._engine.is_alive()
         is_ready = is_alive and not self._is_silent
         self._metrics.is_ready.set(is_ready)
         self._metrics.in_flight.set(len(self._attempts))
-        await self._broker.heartbeat(
-            RunnerStatus(
-                runner_id=self._id,
-                model=self._model_name,
-                is_ready=is_ready,
-                num_running=len(self._attempts),
-                max_num_seqs=self._max_num_seqs,
-                latent_size=self._tools.spec.size,
-                latent_exit=self._tools.spec.rule,
-                latent_ablation=self._engine.latent_ablation,
-                engine=self._engine.name,
-                detail="" if is_ready else ENGINE_SILENT if is_alive else ENGINE_GONE,
-            )
+        status = RunnerStatus(
+            runner_id=self._id,
+            model=self._model_name,
+            is_ready=is_ready,
+            num_running=len(self._attempts),
+            max_num_seqs=self._max_num_seqs,
+            latent_size=self._tools.spec.size,
+            latent_exit=self._tools.spec.rule,
+            latent_ablation=self._engine.latent_ablation,
+            engine=self._engine.name,
+            detail="" if is_ready else ENGINE_SILENT if is_alive else ENGINE_GONE,
         )
+        try:
+            await self._broker.heartbeat(status)
+        except BrokerUnavailable as error:
+            log.warning("the broker does not hear of this runner: %s", error)
+            return
+        self._told, self._told_at = status, time.monotonic()
 
     async def _beat(self) -> None:
         while True:

@@ -49,6 +49,13 @@ class RunnerSettings(BaseSettings):
         "none", description="What is fed back in a latent block in place of the own hidden states; for evaluation."
     )
     latent_donors: Path | None = Field(None, description="Samples whose latents `swap` feeds; mazes if not given.")
+    metrics_host: str = Field("127.0.0.1", description="Of `ilvr runner`: address of /metrics, /healthz and /readyz.")
+    metrics_port: int = Field(8001, ge=0, le=65535, description="Of `ilvr runner`: their port; 0 takes a free one.")
+    drain_grace_s: float = Field(
+        30.0,
+        ge=0,
+        description="Of `ilvr runner`: what runs when it is told to end has so long; then it is handed back.",
+    )
 
     @model_validator(mode="after")
     def _refuse_contradictions(self) -> "RunnerSettings":

@@ -1,10 +1,16 @@
 """Entry point of ``vllm.general_plugins``: every vLLM process calls this before it builds a model."""
 
+from model_runner.parent import end_with_parent
+
 ARCHITECTURE = "ILVRForConditionalGeneration"
 
 
 def register() -> None:
-    """Make the architecture known by name; the class is imported only when a model asks for it."""
+    """Make the architecture known by name; the class is imported only when a model asks for it.
+
+    A process that vLLM started ends with the one that started it, from here on.
+    """
+    end_with_parent()
     from vllm import ModelRegistry
 
     if ARCHITECTURE not in ModelRegistry.get_supported_archs():
