@@ -9,8 +9,10 @@ from prometheus_client import CollectorRegistry
 
 from contracts.broker import Broker
 from service import errors
+from service.authentication import AuthenticationMiddleware
 from service.body_limit import BodyLimitMiddleware
 from service.gateway import Gateway
+from service.key_source import open_keys
 from service.openapi import DescribedApp
 from service.request_id import RequestIdMiddleware
 from service.routes import health, images, models, pages, reason, responses
@@ -25,7 +27,10 @@ Errors have one shape, `{"error": {"type", "code", "message", "param", "request_
 
 
 def create_app(broker: Broker, settings: ServiceSettings, registry: CollectorRegistry) -> FastAPI:
-    """``registry`` gets the gateway's metrics; ``/metrics`` shows all that is in it."""
+    """``registry`` gets the gateway's metrics; ``/metrics`` shows all that is in it.
+
+    Raises ``BadSettings`` if the API keys cannot be read.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -42,5 +47,6 @@ def create_app(broker: Broker, settings: ServiceSettings, registry: CollectorReg
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(AuthenticationMiddleware, gateway=gateway, keys=open_keys(settings))
     app.add_middleware(RequestIdMiddleware)
     return app

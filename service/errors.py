@@ -131,6 +131,8 @@ def _answer(
     answer = _encode(request, status, branch, code, message, param)
     if status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after_s is None:
         retry_after_s = e.NotReady.default_retry_after_s
+    if status == HTTPStatus.UNAUTHORIZED:
+        answer.headers["WWW-Authenticate"] = 'Bearer realm="ilvr"'
     if retry_after_s is not None:
         answer.headers["Retry-After"] = str(retry_after_s)
     return answer

@@ -1,5 +1,6 @@
 """Settings of the gateway: ``ILVR_SERVICE_`` and the name in capitals, e.g. ``ILVR_SERVICE_MAX_IMAGES=4``."""
 
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -35,6 +36,38 @@ class ServiceSettings(BaseSettings):
     cancel_wait_s: float = Field(
         default=2.0, ge=0, description="How long a cancel call waits for the end that it asked for."
     )
+    drain_delay_s: float = Field(
+        default=2.0,
+        ge=0,
+        description="Of `ilvr gateway`: from the signal to end, which /readyz shows at once, to closing the port.",
+    )
+    drain_grace_s: float = Field(
+        default=30.0, ge=0, description="Of `ilvr gateway`: what is open then has so long to finish."
+    )
+
+    api_keys_file: Path | None = Field(
+        default=None, description="API keys, a line of TOML each, as `ilvr keys new` prints it; read again on change."
+    )
+    api_keys: str | None = Field(
+        default=None, repr=False, description="The same as a JSON object, instead of a file. Neither: no key is asked."
+    )
+    allow_anonymous: bool = Field(
+        default=False, description="Listen on an address that others reach without asking for API keys."
+    )
+    metrics_need_key: bool = Field(default=False, description="/metrics needs a key with the scope admin.")
+    docs_need_key: bool = Field(default=False, description="/docs, /openapi.json and / need one with the scope admin.")
+
+    @model_validator(mode="after")
+    def _keys_come_from_one_place(self) -> Self:
+        if self.api_keys_file is not None and self.api_keys is not None:
+            raise ValueError("api_keys_file and api_keys are both given; one of them is enough")
+        if not self.asks_for_keys and (self.metrics_need_key or self.docs_need_key):
+            raise ValueError("metrics_need_key and docs_need_key need keys: give api_keys_file or api_keys")
+        return self
+
+    @property
+    def asks_for_keys(self) -> bool:
+        return self.api_keys_file is not None or self.api_keys is not None
 
     @model_validator(mode="after")
     def _an_image_fits_in_a_body(self) -> Self:
