@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from contracts.errors import BadSettings
 from contracts.jobs import RateLimit
@@ -102,7 +103,7 @@ def parse_keys(text: str, source: str) -> KeyRing:
         return KeyRing(_ENTRIES.validate_python(table))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        raise BadSettings(f"{source}: {_where(first['loc'])}: {first['msg'].removeprefix('Value error, ')}") from None
+        raise BadSettings(f"{source}: {_where(first['loc'])}: {_what(first)}") from None
     except BadSettings as error:
         raise BadSettings(f"{source}: {error}") from None
 
@@ -133,3 +134,9 @@ def _where(path: Sequence[str | int]) -> str:
     name = str(path[0])
     shown = name if NAME.fullmatch(name) and not name.startswith(TOKEN_PREFIX) else "a name"
     return ".".join([shown, *(str(part) for part in path[1:] if part != "[key]")])
+
+
+def _what(error: ErrorDetails) -> str:
+    if error["loc"][-1:] == ("[key]",):
+        return "it has 1 to 40 letters, digits, - and _"
+    return error["msg"].removeprefix("Value error, ")
