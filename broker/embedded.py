@@ -7,18 +7,21 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from broker.admission import Admission
+from broker.buckets import TokenBuckets
 from broker.dispatch import Dispatch
 from broker.endings import cancelled, failed
 from broker.finished import FinishedLogs
+from broker.idempotency import IdempotencyKeys
 from broker.images import ImageStore
 from broker.limits import BrokerLimits
 from broker.log import ResponseLog
 from broker.runners import Runners
 from broker.signal import Signal
 from contracts.broker import LeaseLost, RunnerStatus
-from contracts.errors import EngineDead, IlvrError, NotReady, Overloaded, ResponseNotFound
+from contracts.errors import DeadlineExceeded, EngineDead, IlvrError, NotReady, ResponseNotFound
 from contracts.events import Created, Event, Queued, Restarted
-from contracts.jobs import Job, Lease, StoredImage
+from contracts.jobs import Idempotency, ImageRef, Job, Lease, RateLimit, StoredImage
 
 DEFAULT_LIMITS = BrokerLimits()
 MAX_SWEEP_INTERVAL_S = 1.0
@@ -31,35 +34,57 @@ class EmbeddedBroker:
         self._limits = limits
         self._clock = clock
         self._images = ImageStore(limits, clock)
-        self._finished = FinishedLogs(limits, clock)
+        self._keys = IdempotencyKeys()
+        self._finished = FinishedLogs(limits, clock, on_forgotten=self._keys.forget_response)
         self._open: dict[str, ResponseLog] = {}
         self._dispatch = Dispatch()
+        self._admission = Admission(limits, clock, self._dispatch)
+        self._buckets = TokenBuckets(clock)
         self._runners = Runners(limits.runner_silence_s, clock)
         self._cancel_asked = Signal()
         self._is_closed = False
         self._housekeeper: asyncio.Task[None] | None = None
 
-    async def put_image(self, image: StoredImage) -> None:
-        self._images.put(image)
+    async def put_image(self, image: StoredImage, *, owner: str = "") -> None:
+        self._images.put(image, owner)
 
-    async def get_image(self, image_id: str) -> StoredImage:
-        return self._images.get(image_id)
+    async def get_image(self, image_id: str, *, owner: str | None = None) -> StoredImage:
+        return self._images.get(image_id, owner)
 
-    async def submit(self, job: Job) -> None:
+    async def image_ref(self, image_id: str, *, owner: str | None = None) -> ImageRef:
+        return self._images.get(image_id, owner).ref
+
+    async def check_room(self, num_bytes: int, *, owner: str = "", idempotency_key: str | None = None) -> None:
+        if idempotency_key is None or not self._keys.knows(owner, idempotency_key):
+            self._admission.check_room(num_bytes)
+
+    async def spend(self, owner: str, limit: RateLimit) -> None:
+        self._buckets.spend(owner, limit)
+
+    async def submit(self, job: Job, *, idempotency: Idempotency | None = None, max_open: int | None = None) -> str:
         if self._is_closed:
             raise NotReady("The server is stopping.")
-        num_ahead = self._dispatch.num_ahead
-        if num_ahead >= self._limits.max_waiting:
-            raise Overloaded(f"{num_ahead} requests are waiting, which is as many as the queue admits.")
-        self._images.pin(ref.id for ref in job.images)
-        log = self._open[job.response_id] = ResponseLog(job, self._clock())
+        if idempotency is not None and (known := self._keys.find(job.owner, idempotency)) is not None:
+            return known
+        image_ids = [ref.id for ref in job.images]
+        num_bytes = len(job.question.encode()) + self._images.num_bytes_of(image_ids)
+        self._admission.check_owner(job.owner, max_open)
+        self._admission.check_room(num_bytes)
+        self._admission.count_opened(job.owner)
+        self._images.pin(image_ids)
+        if idempotency is not None:
+            self._keys.keep(job, idempotency)
+        log = self._open[job.response_id] = ResponseLog(job, self._clock(), num_bytes)
+        if job.timeout_s is not None:
+            log.timer = asyncio.get_running_loop().call_later(job.timeout_s, self._end_overdue)
         events: list[Event] = [Created(response_id=job.response_id, model=job.model, images=job.images)]
-        if num_ahead >= 0:
-            events.append(Queued(response_id=job.response_id, position=num_ahead + 1))
+        if self._dispatch.num_ahead >= 0:
+            events.append(Queued(response_id=job.response_id, position=self._dispatch.position_for(job.owner)))
         log.append(events)
         self._dispatch.offer(log)
         if self._housekeeper is None:
             self._housekeeper = asyncio.create_task(self._keep_house(), name="broker housekeeping")
+        return job.response_id
 
     async def job(self, response_id: str) -> Job:
         return self._log(response_id).job
@@ -82,6 +107,19 @@ class EmbeddedBroker:
         else:
             self._cancel_asked.notify()
 
+    async def note_reading(self, response_ids: Sequence[str], *, reader: str, for_s: float) -> None:
+        for response_id in response_ids:
+            if (log := self._open.get(response_id)) is not None:
+                log.read_until[reader] = self._clock() + for_s
+
+    async def cancel_unread(self, response_id: str, *, reader: str) -> float:
+        log = self._log(response_id)
+        read_until = max((until for name, until in log.read_until.items() if name != reader), default=0.0)
+        if log.is_closed or read_until <= self._clock():
+            await self.cancel(response_id)
+            return 0.0
+        return read_until - self._clock()
+
     async def runners(self) -> Sequence[RunnerStatus]:
         return self._runners.statuses()
 
@@ -92,11 +130,12 @@ class EmbeddedBroker:
         return [self._lease(log, runner_id) for log in logs]
 
     async def publish(self, lease: Lease, events: Sequence[Event]) -> None:
-        log = self._open.get(lease.job.response_id)
-        if log is None or log.runner_id is None or log.attempt != lease.attempt:
-            raise LeaseLost(lease.job.response_id)
-        self._runners.hear(log.runner_id)
-        self._append(log, events)
+        self._append(self._leased(lease), events)
+
+    async def give_back(self, lease: Lease) -> None:
+        log = self._leased(lease)
+        log.num_given_back += 1
+        self._take_back(log, "The server is stopping before it could finish this response. Send the request again.")
 
     async def cancellations(self, runner_id: str) -> AsyncIterator[str]:
         told: set[tuple[str, int]] = set()
@@ -122,7 +161,7 @@ class EmbeddedBroker:
         if self._housekeeper is not None:
             self._housekeeper.cancel()
             await asyncio.wait([self._housekeeper])
-        for log in tuple(self._dispatch):
+        for log in self._dispatch:
             self._dispatch.withdraw(log)
         for log in tuple(self._open.values()):
             self._end_failed(log, EngineDead("The server was stopped before it finished this response."))
@@ -135,13 +174,15 @@ class EmbeddedBroker:
             self._dispatch.forget_runner(runner_id)
             for log in tuple(self._open.values()):
                 if log.runner_id == runner_id:
-                    self._take_back(log)
+                    self._take_back(log, "The runner that worked on this response is gone.")
         for log in self._dispatch:
             if self._clock() - max(self._runners.last_ready_at, log.submitted_at) > self._limits.no_runner_grace_s:
                 self._dispatch.withdraw(log)
                 self._end_failed(log, EngineDead("No runner is there to work on this response."))
+        self._end_overdue()
         self._images.forget_expired()
         self._finished.forget_expired()
+        self._buckets.forget_full()
 
     async def _keep_house(self) -> None:
         interval_s = min(MAX_SWEEP_INTERVAL_S, self._limits.runner_silence_s / 5)
@@ -163,17 +204,37 @@ class EmbeddedBroker:
         log.attempt += 1
         if log.attempt > 1:
             log.append([Restarted(response_id=log.job.response_id, attempt=log.attempt)])
-        return Lease(job=log.job, attempt=log.attempt, queue_ms=self._age_ms(log))
+        time_left_s = None if log.job.timeout_s is None else max(log.deadline - self._clock(), 0.0)
+        return Lease(job=log.job, attempt=log.attempt, queue_ms=self._age_ms(log), time_left_s=time_left_s)
 
-    def _take_back(self, log: ResponseLog) -> None:
-        """Of a runner that is gone. Another one takes over if there is one and an attempt is left."""
-        log.runner_id = None
+    def _leased(self, lease: Lease) -> ResponseLog:
+        """Its log; this is a sign of life. Raises ``LeaseLost``."""
+        log = self._open.get(lease.job.response_id)
+        if log is None or log.runner_id is None or log.attempt != lease.attempt:
+            raise LeaseLost(lease.job.response_id)
+        self._runners.hear(log.runner_id)
+        return log
+
+    def _take_back(self, log: ResponseLog, reason: str) -> None:
+        """Another runner takes over if there is one and an attempt is left. ``reason``: why it fails otherwise."""
+        runner_id, log.runner_id = log.runner_id, None
+        num_lost = log.attempt - log.num_given_back
         if log.is_cancel_asked:
             self._end_cancelled(log)
-        elif log.attempt >= self._limits.max_attempts or not self._runners.is_any_ready():
-            self._end_failed(log, EngineDead("The runner that worked on this response is gone."))
+        elif num_lost >= self._limits.max_attempts or not self._runners.is_any_ready(besides=runner_id):
+            self._end_failed(log, EngineDead(reason))
         else:
             self._dispatch.offer(log, is_first=True)
+
+    def _end_overdue(self) -> None:
+        """What waits ends at its deadline; what runs is for its runner to end, who is given a moment for that."""
+        now_s = self._clock()
+        waiting = [log for log in self._dispatch if log.deadline <= now_s]
+        for log in waiting:
+            self._dispatch.withdraw(log)
+        running = [log for log in self._open.values() if log.deadline + self._limits.deadline_slack_s <= now_s]
+        for log in {log.job.response_id: log for log in (*waiting, *running)}.values():
+            self._end_failed(log, DeadlineExceeded(f"This response was not finished within {log.job.timeout_s:g} s."))
 
     def _end_cancelled(self, log: ResponseLog) -> None:
         self._append(log, [cancelled(log.job, log.events, total_ms=self._age_ms(log))])
@@ -184,8 +245,11 @@ class EmbeddedBroker:
     def _append(self, log: ResponseLog, events: Sequence[Event]) -> None:
         log.append(events)
         if log.is_closed:
+            if log.timer is not None:
+                log.timer.cancel()
             del self._open[log.job.response_id]
             self._images.unpin(ref.id for ref in log.job.images)
+            self._admission.count_ended(log.job.owner)
             self._finished.add(log)
 
     def _age_ms(self, log: ResponseLog) -> float:

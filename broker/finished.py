@@ -8,11 +8,15 @@ from broker.log import ResponseLog
 
 
 class FinishedLogs:
-    """In the order in which they finished, which is the order in which they are forgotten."""
+    """In the order in which they finished, which is the order in which they are forgotten.
 
-    def __init__(self, limits: BrokerLimits, clock: Callable[[], float]) -> None:
+    ``on_forgotten`` is called with the id of each.
+    """
+
+    def __init__(self, limits: BrokerLimits, clock: Callable[[], float], on_forgotten: Callable[[str], None]) -> None:
         self._limits = limits
         self._clock = clock
+        self._on_forgotten = on_forgotten
         self._logs: OrderedDict[str, tuple[float, ResponseLog]] = OrderedDict()
         self.num_bytes = 0
 
@@ -34,3 +38,4 @@ class FinishedLogs:
                 return
             del self._logs[response_id]
             self.num_bytes -= log.num_bytes
+            self._on_forgotten(response_id)

@@ -9,7 +9,10 @@ from contracts.jobs import StoredImage
 
 
 class ImageStore:
-    """Least recently used files go first; files of open jobs are pinned and never go."""
+    """Least recently used files go first; files of open jobs are pinned and never go.
+
+    An owner sees what it has put itself, even if another one put the same file; ``None`` sees all.
+    """
 
     def __init__(self, limits: BrokerLimits, clock: Callable[[], float]) -> None:
         self._limits = limits
@@ -17,13 +20,15 @@ class ImageStore:
         # In order of last use, the latest at the end.
         self._images: OrderedDict[str, StoredImage] = OrderedDict()
         self._used_at: dict[str, float] = {}
+        self._owners: dict[str, set[str]] = {}
         self._num_pins: dict[str, int] = {}
         self.num_bytes = 0
 
-    def put(self, image: StoredImage) -> None:
+    def put(self, image: StoredImage, owner: str) -> None:
         """Raises ``Overloaded``: pinned files leave no place for it; nothing was evicted."""
         image_id = image.ref.id
         if image_id in self._images:
+            self._owners[image_id].add(owner)
             self._touch(image_id)
             return
         evicted, free = [], self._limits.max_image_bytes - self.num_bytes
@@ -38,22 +43,24 @@ class ImageStore:
         for other_id in evicted:
             self._drop(other_id)
         self._images[image_id] = image
+        self._owners[image_id] = {owner}
         self.num_bytes += len(image.data)
         self._touch(image_id)
 
-    def get(self, image_id: str) -> StoredImage:
+    def get(self, image_id: str, owner: str | None = None) -> StoredImage:
         """Raises ``ImageNotFound``."""
         self.forget_expired()
-        if image_id not in self._images:
+        if image_id not in self._images or not (owner is None or owner in self._owners[image_id]):
             raise ImageNotFound(f"No image {image_id} is stored (any more). Upload it again.")
         self._touch(image_id)
         return self._images[image_id]
 
+    def num_bytes_of(self, image_ids: Iterable[str]) -> int:
+        """All together. Raises ``ImageNotFound``."""
+        return sum(len(self.get(image_id).data) for image_id in image_ids)
+
     def pin(self, image_ids: Iterable[str]) -> None:
-        """Keep these until ``unpin``, all or none. Raises ``ImageNotFound``."""
-        image_ids = tuple(image_ids)
-        for image_id in image_ids:
-            self.get(image_id)
+        """Keep these, which are all there, until ``unpin``."""
         for image_id in image_ids:
             self._num_pins[image_id] = self._num_pins.get(image_id, 0) + 1
 
@@ -82,3 +89,4 @@ class ImageStore:
     def _drop(self, image_id: str) -> None:
         self.num_bytes -= len(self._images.pop(image_id).data)
         del self._used_at[image_id]
+        del self._owners[image_id]

@@ -1,5 +1,6 @@
-"""The log of one response: its events, numbered, and who works on it."""
+"""The log of one response: its events, numbered, who works on it and who reads it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import get_args
 
@@ -13,27 +14,44 @@ TERMINAL_TYPES = get_args(Terminal)
 
 
 class ResponseLog:
-    """Append-only. Open until its last event is terminal; ``runner_id`` is set while a runner works on it."""
+    """Append-only. Open until its last event is terminal.
+
+    runner_id: set while a runner works on it.
+    num_given_back: attempts that ended because their runner was about to stop.
+    read_until: by reader, the time until which somebody reads this by its word.
+    timer: wakes the broker at the deadline.
+    job_bytes: what waits in memory with it; the question and the images.
+    """
 
     __slots__ = (
         "_grown",
         "attempt",
+        "deadline",
         "events",
         "is_cancel_asked",
         "job",
+        "job_bytes",
         "num_bytes",
+        "num_given_back",
+        "read_until",
         "runner_id",
         "submitted_at",
+        "timer",
     )
 
-    def __init__(self, job: Job, submitted_at: float) -> None:
+    def __init__(self, job: Job, submitted_at: float, job_bytes: int = 0) -> None:
         self.job = job
         self.submitted_at = submitted_at
+        self.deadline = submitted_at + job.timeout_s if job.timeout_s is not None else float("inf")
+        self.timer: asyncio.TimerHandle | None = None
         self.events: list[Event] = []
         self.num_bytes = len(job.question.encode())
+        self.job_bytes = job_bytes
         self.runner_id: str | None = None
         self.attempt = 0
+        self.num_given_back = 0
         self.is_cancel_asked = False
+        self.read_until: dict[str, float] = {}
         self._grown = Signal()
 
     @property

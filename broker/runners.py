@@ -29,8 +29,8 @@ class Runners:
         """Of those that are not silent, in the order of their first heartbeat."""
         return tuple(status for runner_id, status in self._statuses.items() if not self._is_silent(runner_id))
 
-    def is_any_ready(self) -> bool:
-        return any(status.is_ready for status in self.statuses())
+    def is_any_ready(self, *, besides: str | None = None) -> bool:
+        return any(status.is_ready and status.runner_id != besides for status in self.statuses())
 
     def forget_silent(self) -> Sequence[str]:
         """Their ids. A runner that speaks again later is a new one."""

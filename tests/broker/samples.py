@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 from contracts.broker import Broker, RunnerStatus
 from contracts.events import Completed, Event, StepDelta, event_type
@@ -9,15 +10,8 @@ from contracts.jobs import ImageRef, Job, StoredImage
 from contracts.responses import Response
 
 
-def job(response_id: str, *, images: tuple[ImageRef, ...] = (), metadata: dict[str, str] | None = None) -> Job:
-    return Job(
-        response_id=response_id,
-        created_at=1_760_000_000,
-        model="m",
-        question="?",
-        images=images,
-        metadata=metadata or {},
-    )
+def job(response_id: str, **fields: Any) -> Job:
+    return Job(response_id=response_id, created_at=1_760_000_000, model="m", **{"question": "?", **fields})
 
 
 def image(data: bytes) -> StoredImage:

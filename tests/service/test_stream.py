@@ -155,6 +155,6 @@ async def test_a_full_queue_refuses_at_once(live: httpx.AsyncClient, runner: Scr
     await asyncio.sleep(0.1)
     answer = await live.post("/v1/reason", json=STREAM)
     check_error(answer, 429, "overloaded")
-    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["retry-after"] == "5"  # nothing has ended yet, so no rate is known
     runner.resume()
     assert [answer.status_code for answer in await asyncio.gather(*asked)] == [200] * 4
