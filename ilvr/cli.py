@@ -15,6 +15,9 @@ from contracts.errors import IlvrError
 # The summaries stand here, not in the modules, so that ``ilvr --help`` imports none of them.
 COMMANDS = {
     "serve": "start gateway, broker and engine: one process tree, one line when ready",
+    "gateway": "start the HTTP API of a fleet, on Redis; no engine needed",
+    "runner": "start an engine of a fleet, on Redis",
+    "keys": "make API keys, and look at those of a server",
     "ask": "ask a running server about an image and watch it think",
     "maze": "draw a maze picture with its question and solution",
     "data": "make data to train on, and check data before training",

@@ -23,6 +23,11 @@ class Gateway:
         self.metrics = GatewayMetrics(registry)
         self.readers = Readers(broker, settings.disconnect_grace_s)
         self.outcomes = Outcomes(broker, self.metrics)
+        self.is_stopping = False
+
+    def begin_stop(self) -> None:
+        """From now on ``/readyz`` says that this gateway will soon be gone; all else goes on."""
+        self.is_stopping = True
 
     async def ready_runners(self) -> list[RunnerStatus]:
         """At least one. Raises ``NotReady`` with what is known of the reason."""

@@ -26,9 +26,6 @@ class ServiceSettings(BaseSettings):
     image_max_pixels: int = Field(default=16_777_216, ge=1, description="Width times height; 4096 x 4096.")
     image_max_side: int = Field(default=16_384, ge=1, description="Width or height, in pixels.")
     image_max_aspect_ratio: float = Field(default=200.0, ge=1.0, description="Qwen2.5-VL refuses longer stripes.")
-    max_waiting: int = Field(
-        default=256, ge=0, description="Queued requests; who builds the broker gives it this bound."
-    )
     disconnect_grace_s: float = Field(
         default=5.0, ge=0, description="From the last reader of a stream leaving to its cancel."
     )

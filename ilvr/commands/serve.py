@@ -36,12 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end. Raises ``StartError``."""
     from model_runner.environment import set_environment
+    from service.exposure import check_exposure
     from service.settings import load_settings
 
     runner, broker = runner_settings(args), broker_settings(args)
     # One bound for both: a request that the gateway admits must not fail in the engine.
     service = load_settings()
     service = load_settings(max_images=min(service.max_images, runner.max_images))
+    check_exposure(args.host, service)
     set_environment()
     from ilvr.processes.serve import serve
 

@@ -1,5 +1,6 @@
 """For whoever operates the server: is it alive, can it answer, how is it doing, what is it."""
 
+import asyncio
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -8,7 +9,11 @@ import msgspec
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from contracts.errors import NotReady
 from service.gateway import GatewayDep
+
+# The broker tries again for longer than who asks this waits.
+ASK_BROKER_S = 0.8
 
 router = APIRouter(tags=["operation"])
 
@@ -21,8 +26,14 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz", summary="Ready")
 async def readyz(gateway: GatewayDep) -> dict[str, Any]:
-    """503 with the reason unless a runner is ready."""
-    runners = await gateway.ready_runners()
+    """503 with the reason unless a runner is ready, the broker can be asked at once, and the gateway will stay."""
+    if gateway.is_stopping:
+        raise NotReady("This gateway is stopping.")
+    try:
+        async with asyncio.timeout(ASK_BROKER_S):
+            runners = await gateway.ready_runners()
+    except TimeoutError:
+        raise NotReady("The broker does not answer.") from None
     return {"status": "ready", "runners": [runner.runner_id for runner in runners]}
 
 

@@ -50,7 +50,7 @@ HEAVY = {"torch", "vllm", "transformers"}
 
 
 def test_the_gateway_loads_nothing_heavy():
-    loaded = modules_after("import service.app, broker.embedded")
+    loaded = modules_after("import ilvr.processes.gateway, ilvr.commands.gateway, broker.embedded")
     assert "fastapi" in loaded
     assert loaded & HEAVY == set()
 
@@ -71,7 +71,7 @@ def test_light_commands_load_nothing_heavy_and_answer_at_once(args, tmp_path):
 def test_importing_a_module_builds_no_settings_and_no_metric():
     code = (
         "import prometheus_client\nbefore = set(prometheus_client.REGISTRY._names_to_collectors)\n"
-        "import service.app, broker.embedded, model_runner.runner, model_runner.main, ilvr.server\n"
+        "import service.app, broker.embedded, model_runner.runner, model_runner.main, ilvr.processes.serve\n"
         "assert set(prometheus_client.REGISTRY._names_to_collectors) == before"
     )
     modules_after(code)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from contracts.errors import BadSettings
+from ilvr import engine_options
 from ilvr.cli import main
 from ilvr.commands import serve
 from ilvr.defaults import EMBEDDED_MODEL
@@ -55,6 +56,6 @@ def test_an_unknown_ablation_lists_those_there_are(capsys: pytest.CaptureFixture
 
 def test_an_engine_that_is_not_installed_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """The gateway installs without any."""
-    monkeypatch.setattr(serve, "find_spec", lambda name: None)
+    monkeypatch.setattr(engine_options, "find_spec", lambda name: None)
     with pytest.raises(BadSettings, match=r"vllm is not installed; install ilvr\[cpu\]"):
         serve.run(parsed())
