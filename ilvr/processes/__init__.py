@@ -1,0 +1,1 @@
+"""The long-running processes, put together from the packages: ``ilvr serve``, ``ilvr gateway``, ``ilvr runner``."""

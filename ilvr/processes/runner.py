@@ -1,0 +1,50 @@
+"""``ilvr runner`` put together: an engine that takes jobs from the broker of a fleet, and pages for who watches it."""
+
+import socket
+from collections.abc import Callable
+
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from broker.open import open_broker
+from broker.settings import BrokerSettings
+from ilvr.processes.listener import bind
+from ilvr.processes.signals import signals_end_loading
+from ilvr.processes.working import work_until_stopped
+from model_runner.attempt import Answering
+from model_runner.main import make_runner, start_engine
+from model_runner.metrics import RunnerMetrics
+from model_runner.settings import RunnerSettings
+
+
+def run_runner(settings: RunnerSettings, broker_settings: BrokerSettings, *, on_ready: Callable[[str], None]) -> int:
+    """Work until SIGINT or SIGTERM, then drain; returns the exit status.
+
+    ``on_ready`` is called once with the address of the pages, when the engine answers and the broker has heard of it.
+    Returns 3 when the engine process is gone: its jobs are handed back, and a new process is needed, which is for the
+    supervisor to start. An engine started anew in here would share a process with what its end has left.
+
+    Raises ``StartError`` before any work is taken: a bad checkpoint, or a port that is taken.
+    """
+    listener = bind(settings.metrics_host, settings.metrics_port, option="--metrics-port")
+    with signals_end_loading():
+        tools = start_engine(settings)
+    return uvloop.run(_run(settings, broker_settings, tools, listener, on_ready))
+
+
+async def _run(
+    settings: RunnerSettings,
+    broker_settings: BrokerSettings,
+    tools: Answering,
+    listener: socket.socket,
+    on_ready: Callable[[str], None],
+) -> int:
+    try:
+        registry = CollectorRegistry()
+        broker = await open_broker(broker_settings)
+        runner = make_runner(settings, broker=broker, tools=tools, metrics=RunnerMetrics(registry))
+        return await work_until_stopped(
+            runner, tools.engine, broker, registry, listener, grace_s=settings.drain_grace_s, on_ready=on_ready
+        )
+    finally:
+        await tools.engine.aclose()

@@ -1,0 +1,75 @@
+"""``ilvr serve`` put together: gateway, broker and runner in one event loop, the engine process below it."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import uvloop
+from prometheus_client import CollectorRegistry
+
+from broker.open import open_broker
+from broker.settings import BrokerSettings
+from ilvr.processes.listener import address, bind
+from ilvr.processes.signals import StopSignals, signals_end_loading
+from ilvr.processes.web_server import WebServer
+from ilvr.processes.work import running
+from model_runner.attempt import Answering
+from model_runner.main import make_runner, start_engine
+from model_runner.metrics import RunnerMetrics
+from model_runner.settings import RunnerSettings
+from service.app import create_app
+from service.settings import ServiceSettings
+
+SHUTDOWN_GRACE_S = 5.0  # for what is running when the signal comes; then it ends with response.failed
+
+
+def serve(
+    runner_settings: RunnerSettings,
+    service_settings: ServiceSettings,
+    broker_settings: BrokerSettings,
+    *,
+    host: str,
+    port: int,
+    on_ready: Callable[[str], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM; then end what is open, and leave no process behind.
+
+    ``on_ready`` is called once with the address, when the engine answers. Raises ``StartError`` before anything is
+    served: a bad checkpoint, or a port that is taken.
+    """
+    listener = bind(host, port)
+    with signals_end_loading():
+        tools = start_engine(runner_settings)
+    uvloop.run(_serve(runner_settings, service_settings, broker_settings, tools, listener, on_ready))
+
+
+async def _serve(
+    runner_settings: RunnerSettings,
+    service_settings: ServiceSettings,
+    broker_settings: BrokerSettings,
+    tools: Answering,
+    listener: socket.socket,
+    on_ready: Callable[[str], None],
+) -> None:
+    try:
+        registry = CollectorRegistry()
+        broker = await open_broker(broker_settings)
+        runner = make_runner(runner_settings, broker=broker, tools=tools, metrics=RunnerMetrics(registry))
+        async with running(runner.run()) as work:
+            await runner.announce()  # so that the first request finds a model
+
+            async def end_open() -> None:
+                work.cancel()
+                await asyncio.wait([work])  # it ends what it works on; the broker what is still queued
+                await broker.aclose()
+
+            signals = StopSignals()
+            server = WebServer(
+                create_app(broker, service_settings, registry),
+                listener,
+                grace_s=SHUTDOWN_GRACE_S,
+                on_started=lambda: on_ready(address(listener)),
+            )
+            await server.run_until(signals.asked.wait(), signals, end_open=end_open)
+    finally:
+        await tools.engine.aclose()
