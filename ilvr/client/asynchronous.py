@@ -7,7 +7,7 @@ from typing import Any, Literal, Self, Unpack, overload
 
 import httpx
 
-from contracts.events import Event
+from contracts.events import Event, Terminal
 from contracts.jobs import ImageRef
 from contracts.responses import Response
 from ilvr.client import request as requests
@@ -15,29 +15,35 @@ from ilvr.client.answers import image_of, models_of, response_of
 from ilvr.client.exchange import Call, HttpAnswer, HttpRequest, Reasoning
 from ilvr.client.pictures import Picture, PictureFile
 from ilvr.client.request import Options
-from ilvr.client.transport import CANCEL_TIMEOUT_S, DEFAULT_MAX_RETRIES, READ_TIMEOUT_S, arguments, heard, settings
-from ilvr.defaults import DEFAULT_URL
+from ilvr.client.retries import Patience
+from ilvr.client.transport import CANCEL_TIMEOUT_S, READ_TIMEOUT_S, arguments, heard, settings
 
 
 class AsyncClient:
     """``async with AsyncClient() as client: await client.reason(["maze.png"], "Find a safe path from S to G.")``.
 
     A full or unready server (429, 503) and a broken connection are tried again, ``max_retries`` times in a row, each
-    after as long as the server asks for. Errors are those of ``contracts.errors``, or ``ConnectionFailed``.
+    after as long as the server asks for, if that is no more than ``max_wait_s``.
+
+    Errors are those of ``contracts.errors``, or ``ConnectionFailed``.
     """
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         *,
         api_key: str | None = None,
-        max_retries: int = DEFAULT_MAX_RETRIES,
+        max_retries: int = 5,
+        max_wait_s: float = 60.0,
         read_timeout_s: float = READ_TIMEOUT_S,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        """api_key: ``ILVR_API_KEY`` of the environment if None. Raises ``InvalidRequest``: the URL is none."""
+        """What is None is asked of the environment: ``ILVR_URL``, else the default port here, and ``ILVR_API_KEY``.
+
+        Raises ``InvalidRequest``: the URL is none.
+        """
         self._http = httpx.AsyncClient(transport=transport, **settings(url, api_key, read_timeout_s))
-        self._max_retries = max_retries
+        self._patience = Patience(max_retries, max_wait_s)
 
     @overload
     async def reason(
@@ -58,7 +64,7 @@ class AsyncClient:
         the last event.
         """
         body = await asyncio.to_thread(requests.question_body, images, question, options)  # it reads files
-        events = AsyncEvents(self._http, Reasoning(body, max_retries=self._max_retries))
+        events = AsyncEvents(self._http, Reasoning(body, patience=self._patience))
         if stream:
             return events
         async with events:
@@ -70,7 +76,7 @@ class AsyncClient:
 
     def follow(self, response_id: str, *, starting_after: int = -1) -> "AsyncEvents":
         """The events of a response after a sequence number, those to come included. Leaving them cancels nothing."""
-        reasoning = Reasoning.resumed(response_id, starting_after=starting_after, max_retries=self._max_retries)
+        reasoning = Reasoning.resumed(response_id, starting_after=starting_after, patience=self._patience)
         return AsyncEvents(self._http, reasoning, cancels=False)
 
     async def get(self, response_id: str) -> Response:
@@ -99,7 +105,7 @@ class AsyncClient:
         await self.aclose()
 
     async def _call(self, request: HttpRequest) -> HttpAnswer:
-        call = Call(request, max_retries=self._max_retries)
+        call = Call(request, patience=self._patience)
         while True:
             try:
                 got = await self._http.request(**arguments(request))
@@ -129,6 +135,11 @@ class AsyncEvents:
     def response_id(self) -> str | None:
         """None before the first event."""
         return self._reasoning.response_id
+
+    @property
+    def end(self) -> Terminal:
+        """The last event. Only after it was iterated over."""
+        return self._reasoning.terminal()
 
     @property
     def response(self) -> Response:

@@ -15,7 +15,7 @@ from contracts.errors import IlvrError
 from contracts.events import Created, Event, Failed, Terminal
 from contracts.responses import Response
 from ilvr.client.errors import ConnectionFailed, UnexpectedAnswer, error_of, error_of_answer
-from ilvr.client.retries import Retries
+from ilvr.client.retries import Patience, Retries
 from ilvr.client.sse import EventParser
 
 EVENT_STREAM = "text/event-stream"
@@ -55,9 +55,9 @@ class HttpAnswer:
 class Call:
     """One request with one answer, sent again while that can help."""
 
-    def __init__(self, request: HttpRequest, *, max_retries: int) -> None:
+    def __init__(self, request: HttpRequest, *, patience: Patience) -> None:
         self.request = request
-        self._retries = Retries(max_retries)
+        self._retries = Retries(patience)
 
     def answered(self, answer: HttpAnswer) -> float | None:
         """None if that was it, or the seconds after which to send it again. Raises what the server said."""
@@ -75,20 +75,20 @@ class Reasoning:
     the response is known, a new connection asks for the events after the last one heard.
     """
 
-    def __init__(self, body: Mapping[str, Any], *, max_retries: int) -> None:
+    def __init__(self, body: Mapping[str, Any], *, patience: Patience) -> None:
         self._body = {**body, "stream": True}
         self._key = secrets.token_hex(16)
-        self._follow(max_retries, None, -1)
+        self._follow(patience, None, -1)
 
     @classmethod
-    def resumed(cls, response_id: str, *, starting_after: int, max_retries: int) -> "Reasoning":
+    def resumed(cls, response_id: str, *, starting_after: int, patience: Patience) -> "Reasoning":
         """The events of a response that is there already."""
         reasoning = cls.__new__(cls)
-        reasoning._follow(max_retries, response_id, starting_after)
+        reasoning._follow(patience, response_id, starting_after)
         return reasoning
 
-    def _follow(self, max_retries: int, response_id: str | None, starting_after: int) -> None:
-        self._retries = Retries(max_retries)
+    def _follow(self, patience: Patience, response_id: str | None, starting_after: int) -> None:
+        self._retries = Retries(patience)
         self._parser = EventParser()
         self._last = starting_after
         self.response_id = response_id
@@ -128,13 +128,17 @@ class Reasoning:
         """The stream ended before its time. The seconds after which to try again; raises ``ConnectionFailed``."""
         return self._retries.wait_s(_failure(url, error))
 
+    def terminal(self) -> Terminal:
+        if self.end is None:
+            raise RuntimeError("the response has not ended yet: iterate over its events first")
+        return self.end
+
     def response(self) -> Response:
         """What the terminal event holds. Raises the error of a failed one."""
-        if self.end is None:
-            raise RuntimeError("the response has not ended yet")
-        if isinstance(self.end, Failed):
-            raise error_of(self.end.error.code, self.end.error.message)
-        return self.end.response
+        end = self.terminal()
+        if isinstance(end, Failed):
+            raise error_of(end.error.code, end.error.message)
+        return end.response
 
     def _heard(self, event: Event) -> None:
         self._retries.succeeded()

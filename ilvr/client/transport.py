@@ -7,18 +7,20 @@ import httpx
 
 from contracts.errors import InvalidRequest
 from ilvr.client.exchange import HttpAnswer, HttpRequest
+from ilvr.defaults import DEFAULT_URL
 
-DEFAULT_MAX_RETRIES = 5
 # The server pings a stream every 10 s; three missed pings are a dead connection.
 READ_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10.0
 CANCEL_TIMEOUT_S = 5.0
+URL_VARIABLE = "ILVR_URL"
 KEY_VARIABLE = "ILVR_API_KEY"
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def settings(url: str, api_key: str | None, read_timeout_s: float) -> dict[str, Any]:
+def settings(url: str | None, api_key: str | None, read_timeout_s: float) -> dict[str, Any]:
     """Arguments of ``httpx.Client``. Raises ``InvalidRequest``: the URL is none."""
+    url = os.environ.get(URL_VARIABLE, DEFAULT_URL) if url is None else url
     try:
         base_url = httpx.URL(url.rstrip("/"))
     except httpx.InvalidURL as error:

@@ -170,3 +170,14 @@ def test_the_key(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
         with ilvr.Client("http://test", api_key=given, transport=httpx.MockTransport(server.handle)) as client:
             client.models()
         assert server.asked[-1].headers.get("authorization") == sent
+
+
+def test_the_address_of_the_environment(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
+    for variable, host in [("http://there:9", "there"), (None, "127.0.0.1")]:
+        monkeypatch.delenv("ILVR_URL", raising=False)
+        if variable:
+            monkeypatch.setenv("ILVR_URL", variable)
+        server.answers = [httpx.Response(200, json={"data": []})]
+        with ilvr.Client(transport=httpx.MockTransport(server.handle)) as client:
+            client.models()
+        assert server.asked[-1].url.host == host
