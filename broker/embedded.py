@@ -129,13 +129,17 @@ class EmbeddedBroker:
         self._runners.hear(runner_id)
         return [self._lease(log, runner_id) for log in logs]
 
-    async def publish(self, lease: Lease, events: Sequence[Event]) -> None:
-        self._append(self._leased(lease), events)
-
-    async def give_back(self, lease: Lease) -> None:
+    async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
         log = self._leased(lease)
-        log.num_given_back += 1
-        self._take_back(log, "The server is stopping before it could finish this response. Send the request again.")
+        new = events if num_before is None else events[max(log.num_of_lease - num_before, 0) :]
+        if new:
+            self._append(log, new)
+            log.num_of_lease += len(new)
+
+    async def give_back(self, lease: Lease, *, is_lost: bool = False) -> None:
+        log = self._leased(lease)
+        log.num_given_back += not is_lost
+        self._take_back(log, "The runner that worked on this response has stopped. Send the request again.")
 
     async def cancellations(self, runner_id: str) -> AsyncIterator[str]:
         told: set[tuple[str, int]] = set()
@@ -174,7 +178,7 @@ class EmbeddedBroker:
             self._dispatch.forget_runner(runner_id)
             for log in tuple(self._open.values()):
                 if log.runner_id == runner_id:
-                    self._take_back(log, "The runner that worked on this response is gone.")
+                    self._take_back(log, "The runner that worked on this response is gone. Send the request again.")
         for log in self._dispatch:
             if self._clock() - max(self._runners.last_ready_at, log.submitted_at) > self._limits.no_runner_grace_s:
                 self._dispatch.withdraw(log)
@@ -202,6 +206,7 @@ class EmbeddedBroker:
     def _lease(self, log: ResponseLog, runner_id: str) -> Lease:
         log.runner_id = runner_id
         log.attempt += 1
+        log.num_of_lease = 0
         if log.attempt > 1:
             log.append([Restarted(response_id=log.job.response_id, attempt=log.attempt)])
         time_left_s = None if log.job.timeout_s is None else max(log.deadline - self._clock(), 0.0)

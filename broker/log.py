@@ -17,6 +17,7 @@ class ResponseLog:
     """Append-only. Open until its last event is terminal.
 
     runner_id: set while a runner works on it.
+    num_of_lease: events published under the lease that is out.
     num_given_back: attempts that ended because their runner was about to stop.
     read_until: by reader, the time until which somebody reads this by its word.
     timer: wakes the broker at the deadline.
@@ -33,6 +34,7 @@ class ResponseLog:
         "job_bytes",
         "num_bytes",
         "num_given_back",
+        "num_of_lease",
         "read_until",
         "runner_id",
         "submitted_at",
@@ -49,6 +51,7 @@ class ResponseLog:
         self.job_bytes = job_bytes
         self.runner_id: str | None = None
         self.attempt = 0
+        self.num_of_lease = 0
         self.num_given_back = 0
         self.is_cancel_asked = False
         self.read_until: dict[str, float] = {}

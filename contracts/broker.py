@@ -140,8 +140,11 @@ class Broker(Protocol):
         """
         ...
 
-    async def publish(self, lease: Lease, events: Sequence[Event]) -> None:
+    async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
         """Number and append events to the response's log, all or none. After a terminal event it is closed.
+
+        num_before: how many events were published under this lease before, so that a call which repeats one whose
+        answer was lost adds nothing twice; without it, nothing is compared.
 
         ``response.restarted`` is not the runner's to write: the broker does when it leases a job again.
 
@@ -151,12 +154,14 @@ class Broker(Protocol):
         """
         ...
 
-    async def give_back(self, lease: Lease) -> None:
+    async def give_back(self, lease: Lease, *, is_lost: bool = False) -> None:
         """Offer the job again, before all that wait: its runner is about to stop.
 
-        The next lease has a higher ``attempt``, but is not counted among those that a job is given. A job whose end
-        was asked for is cancelled. Where no other runner is ready it ends with ``response.failed``. Raises
-        ``LeaseLost``.
+        The next lease has a higher ``attempt``. Unless the work on this one ``is_lost``, because the engine died of it
+        maybe, this one does not count among those that a job is given.
+
+        A job whose end was asked for is cancelled. Where no other runner is ready, or no attempt is left, it ends with
+        ``response.failed``. Raises ``LeaseLost``.
         """
         ...
 

@@ -166,6 +166,20 @@ class EndingsContract(ContractBase):
             await broker.give_back(lease)
         assert types(await broker.events("resp_a"))[-1] == "restarted"
 
+    async def test_losing_the_work_uses_up_an_attempt(self, broker: Broker) -> None:
+        """A job that engines die of must not get to the last of them."""
+        await broker.submit(job("resp_a"))
+        for attempt in range(1, LIMITS.max_attempts + 1):
+            for runner_id in ("r1", "r2"):
+                await broker.heartbeat(status(runner_id))
+            (lease,) = await asyncio.wait_for(broker.take(f"r{2 - attempt % 2}", room=1), SOON_S)
+            assert lease.attempt == attempt
+            await broker.publish(lease, [delta("resp_a", "x")], num_before=0)
+            await broker.give_back(lease, is_lost=True)
+        end = (await asyncio.wait_for(read(broker, "resp_a"), SOON_S))[-1]
+        assert isinstance(end, Failed)
+        assert (end.error.code, end.error.retryable) == ("engine_dead", True)
+
     async def test_what_is_given_back_and_nobody_else_can_take_fails(self, broker: Broker) -> None:
         await broker.heartbeat(status("r1"))
         await broker.heartbeat(status("r2", is_ready=False))

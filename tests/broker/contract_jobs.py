@@ -6,7 +6,7 @@ import pytest
 
 from contracts.broker import Broker, BrokerClosed, LeaseLost
 from contracts.errors import ResponseNotFound
-from contracts.events import Created, InProgress, Queued, fold
+from contracts.events import Created, InProgress, Queued, StepDelta, fold
 from tests.broker.contract_base import SHORT_S, ContractBase
 from tests.broker.samples import delta, done, image, job, next_cancellation, read, types
 
@@ -124,6 +124,20 @@ class JobsContract(ContractBase):
         events = await broker.events("resp_a")
         assert types(events) == ["created", "queued", "delta"]
         assert events[-1].sequence_number == 2
+
+    async def test_what_is_published_again_is_there_once(self, broker: Broker) -> None:
+        """A runner that got no answer cannot know whether its events arrived."""
+        lease = await self.leased(broker)
+        first, second = [delta("resp_a", text) for text in "ab"], [delta("resp_a", text) for text in "cd"]
+        await broker.publish(lease, first, num_before=0)
+        await broker.publish(lease, first, num_before=0)
+        await broker.publish(lease, second, num_before=2)
+        await broker.publish(lease, [*second, delta("resp_a", "e")], num_before=2)
+        await broker.publish(lease, [done(lease.job)], num_before=5)
+        events = await broker.events("resp_a")
+        assert [event.text for event in events if isinstance(event, StepDelta)] == list("abcde")
+        assert types(events)[-1] == "completed"
+        assert [event.sequence_number for event in events] == list(range(len(events)))
 
     async def test_closing_wakes_everybody(self, broker: Broker) -> None:
         heard = broker.cancellations("r1")
