@@ -17,7 +17,7 @@ from service.gateway import Gateway
 from service.key_source import KeySource
 
 BEARER = "bearer "
-REASON_PATH = "/v1/reason"
+QUESTION = ("POST", "/v1/reason")
 
 
 class AuthenticationMiddleware:
@@ -33,9 +33,10 @@ class AuthenticationMiddleware:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
+        is_question = (request.method, scope["path"]) == QUESTION
         try:
-            # Other refusals of a question are counted by its route, which then is not reached.
-            with self._gateway.metrics.counting_refusals() if _is_question(request) else nullcontext():
+            # Other refusals of a question are counted by its route, which is not reached from here.
+            with self._gateway.metrics.counting_refusals() if is_question else nullcontext():
                 request.state.caller = await self._admit(request)
         except IlvrError as error:
             await answer_for(request, error)(scope, receive, send)
@@ -46,7 +47,8 @@ class AuthenticationMiddleware:
         """Raises ``NotAuthenticated``, ``NotPermitted``, ``RateLimited``, ``BrokerUnavailable``."""
         if self._keys is None:
             return ANYONE
-        access = access_to(request.method, request.url.path, self._gateway.settings)
+        # The path that routes are looked up by. ``request.url`` is put together with what the Host header says.
+        access = access_to(request.method, request.scope["path"], self._gateway.settings)
         token = token_of(request.headers)
         caller = self._keys.now().find(token) if token else None
         if caller is None:
@@ -72,7 +74,3 @@ def token_of(headers: Headers) -> str:
 def _check_scope(caller: Caller, access: Access) -> None:
     if access.scope is not None and access.scope not in caller.scopes:
         raise NotPermitted(f"This API key has no scope {access.scope!r}.")
-
-
-def _is_question(request: Request) -> bool:
-    return request.method == "POST" and request.url.path == REASON_PATH
