@@ -24,6 +24,11 @@ class Caller:
     rate_limit: RateLimit | None = None
     max_open: int | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Its key is right, or keys are off."""
+        return bool(self.scopes)
+
 
 # Of every request where keys are off.
 ANYONE = Caller(owner="", scopes=frozenset(SCOPES))

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from contracts.errors import NotReady
+from service.auth import CallerDep
 from service.gateway import GatewayDep
 
 # The broker tries again for longer than who asks this waits.
@@ -25,8 +26,11 @@ async def healthz() -> dict[str, str]:
 
 
 @router.get("/readyz", summary="Ready")
-async def readyz(gateway: GatewayDep) -> dict[str, Any]:
-    """503 with the reason unless a runner is ready, the broker can be asked at once, and the gateway will stay."""
+async def readyz(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
+    """503 with the reason unless a runner is ready, the broker can be asked at once, and the gateway will stay.
+
+    Where keys are on, which runners there are and what ails them is told to a caller with a key only.
+    """
     if gateway.is_stopping:
         raise NotReady("This gateway is stopping.")
     try:
@@ -34,6 +38,12 @@ async def readyz(gateway: GatewayDep) -> dict[str, Any]:
             runners = await gateway.ready_runners()
     except TimeoutError:
         raise NotReady("The broker does not answer.") from None
+    except NotReady:
+        if caller.is_known:
+            raise
+        raise NotReady("No model is ready to answer.") from None
+    if not caller.is_known:
+        return {"status": "ready"}
     return {"status": "ready", "runners": [runner.runner_id for runner in runners]}
 
 
@@ -43,7 +53,10 @@ async def metrics(gateway: GatewayDep) -> Response:
 
 
 @router.get("/version", summary="Versions")
-async def versions(gateway: GatewayDep) -> dict[str, Any]:
+async def versions(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
+    """Without a key, where keys are on, that of the gateway only."""
+    if not caller.is_known:
+        return {"ilvr": version("ilvr")}
     return {
         "ilvr": version("ilvr"),
         "python": platform.python_version(),

@@ -120,6 +120,27 @@ async def test_what_needs_no_key_needs_no_key(client: httpx.AsyncClient, runner:
             assert (await client.get(path, headers=headers)).status_code == 200, path
 
 
+async def test_without_a_key_nothing_is_told_of_the_runners(
+    client: httpx.AsyncClient, broker: EmbeddedBroker, keys: Keys
+) -> None:
+    inside = ScriptedRunner(broker, runner_id="host-7")
+    inside.is_ready, inside.detail = False, "no file /models/secret"
+    await inside.beat()
+    answers = [await client.get("/readyz"), await client.get("/version")]
+    answers += [await client.get("/readyz", headers={"Authorization": "Bearer wrong"})]
+    check_error(answers[0], 503, "not_ready")
+    inside.is_ready = True
+    await inside.beat()
+    answers += [await client.get("/readyz"), await client.get("/healthz")]
+    assert answers[3].json() == {"status": "ready"}
+    for answer in answers:
+        assert "host-7" not in answer.text
+        assert "secret" not in answer.text
+        assert "scripted" not in answer.text
+    assert (await client.get("/readyz", headers=keys.headers("asks"))).json()["runners"] == ["host-7"]
+    assert "host-7" in (await client.get("/version", headers=keys.headers("asks"))).text
+
+
 async def test_what_is_not_there_needs_a_key_too(client: httpx.AsyncClient, keys: Keys) -> None:
     for path in ("/v2", "/v1", "/v1/reasons", "/metrics/x", "/healthz/", "/healthz%3F/x", "/docs/x"):
         check_error(await client.get(path), 401, "not_authenticated")
