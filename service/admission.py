@@ -64,6 +64,7 @@ async def _store_images(gateway: Gateway, body: ReasonBody) -> list[ImageRef]:
     for index, data in enumerate(body.uploads):
         stored = await check_image(data, gateway.settings, f"image.{index}")
         await gateway.broker.put_image(stored)
+        gateway.metrics.image_bytes.inc(len(stored.data))
         refs.append(stored.ref)
     for index, image in enumerate(body.request.images or ()):
         match image:
@@ -72,6 +73,7 @@ async def _store_images(gateway: Gateway, body: ReasonBody) -> list[ImageRef]:
                 data = await decode_base64(image.data, gateway.settings, param)
                 stored = await check_image(data, gateway.settings, param)
                 await gateway.broker.put_image(stored)
+                gateway.metrics.image_bytes.inc(len(stored.data))
                 refs.append(stored.ref)
             case RefImage():
                 refs.append(await _known_image(gateway, image.id, f"images.{index}.id"))

@@ -13,6 +13,7 @@ from service.authentication import AuthenticationMiddleware
 from service.body_limit import BodyLimitMiddleware
 from service.gateway import Gateway
 from service.key_source import open_keys
+from service.observe import ObserveMiddleware
 from service.openapi import DescribedApp
 from service.request_id import RequestIdMiddleware
 from service.routes import health, images, models, pages, reason, responses
@@ -48,5 +49,6 @@ def create_app(broker: Broker, settings: ServiceSettings, registry: CollectorReg
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(AuthenticationMiddleware, gateway=gateway, keys=open_keys(settings))
+    app.add_middleware(ObserveMiddleware, gateway=gateway)
     app.add_middleware(RequestIdMiddleware)
     return app

@@ -47,6 +47,8 @@ TYPE_BY_BRANCH = {
 }
 # Of what is not in the tree: a defect of the gateway, or an engine error with a code that this gateway does not know.
 INTERNAL_CODE = "internal_error"
+# Counted and logged, never sent: nobody is there to read it.
+CLIENT_GONE = 499
 HTTP_CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -106,7 +108,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
 
 
 async def _on_client_gone(request: Request, error: Exception) -> Response:
-    return Response()  # nobody is there to read it
+    return Response(status_code=CLIENT_GONE)
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:

@@ -1,10 +1,21 @@
-"""Counts how each response ends, whether or not a client is still there to see it."""
+"""Counts what becomes of each response, whether or not a client is still there to see it."""
 
 import asyncio
 import time
 
 from contracts.broker import Broker
-from contracts.events import Cancelled, Completed, Failed, Incomplete, StepStarted
+from contracts.errors import BrokerUnavailable
+from contracts.events import (
+    Cancelled,
+    Completed,
+    Event,
+    Failed,
+    Incomplete,
+    InProgress,
+    Restarted,
+    StepDelta,
+    StepStarted,
+)
 from service.errors import ERROR_BY_CODE, INTERNAL_CODE
 from service.metrics import GatewayMetrics
 
@@ -18,7 +29,7 @@ class Outcomes:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def watch(self, response_id: str) -> None:
-        task = asyncio.create_task(self._watch(response_id, time.monotonic()))
+        task = asyncio.create_task(self._watch(response_id))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -28,26 +39,69 @@ class Outcomes:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watch(self, response_id: str, submitted_at: float) -> None:
-        is_first_step_seen = False
-        with self._metrics.inflight.track_inprogress():
+    async def _watch(self, response_id: str) -> None:
+        watch = _Watch(self._metrics)
+        try:
             async for event in self._broker.follow(response_id):
-                match event:
-                    case StepStarted() if not is_first_step_seen:
-                        is_first_step_seen = True
-                        self._metrics.time_to_first_step.observe(time.monotonic() - submitted_at)
-                    case Completed():
-                        self._count("ok")
-                    case Incomplete():
-                        self._count("incomplete")
-                    case Cancelled():
-                        self._count("cancelled")
-                    case Failed():
-                        # A label set is closed: a code that is not in the tree does not get a label of its own.
-                        self._count(event.error.code if event.error.code in ERROR_BY_CODE else INTERNAL_CODE)
-                    case _:
-                        pass
-        self._metrics.response_time.observe(time.monotonic() - submitted_at)
+                watch.see(event)
+        except BrokerUnavailable as error:  # how it ends will not be known here
+            self._metrics.responses.labels(outcome=error.code).inc()
+        finally:
+            watch.close()
 
-    def _count(self, outcome: str) -> None:
-        self._metrics.requests.labels(outcome=outcome).inc()
+
+class _Watch:
+    """One response, from its submission."""
+
+    def __init__(self, metrics: GatewayMetrics) -> None:
+        self._metrics = metrics
+        self._submitted_at = time.monotonic()
+        self._is_waiting = False
+        self._is_first_step_seen = False
+        self._text_seen_at: float | None = None  # of the open text step's last delta
+        metrics.in_flight.inc()
+        self._wait(True)
+
+    def see(self, event: Event) -> None:
+        match event:
+            case StepDelta():
+                if isinstance(event.text, str):
+                    self._see_text()
+            case StepStarted():
+                self._text_seen_at = None
+                if not self._is_first_step_seen:
+                    self._is_first_step_seen = True
+                    self._metrics.time_to_first_step.observe(time.monotonic() - self._submitted_at)
+            case InProgress():
+                self._wait(False)
+                self._metrics.queue_time.observe(event.queue_ms / 1000)
+            case Restarted():
+                self._wait(True)
+                self._metrics.restarts.inc()
+            case Completed() | Incomplete() | Cancelled():
+                self._end(event.response.status)
+            case Failed():
+                # A label set is closed: a code that is not in the tree does not get a label of its own.
+                self._end(event.error.code if event.error.code in ERROR_BY_CODE else INTERNAL_CODE)
+            case _:
+                pass
+
+    def close(self) -> None:
+        """It ended, or nobody watches any longer."""
+        self._wait(False)
+        self._metrics.in_flight.dec()
+
+    def _see_text(self) -> None:
+        now = time.monotonic()
+        if self._text_seen_at is not None:
+            self._metrics.text_gap.observe(now - self._text_seen_at)
+        self._text_seen_at = now
+
+    def _end(self, outcome: str) -> None:
+        self._metrics.responses.labels(outcome=outcome).inc()
+        self._metrics.response_time.observe(time.monotonic() - self._submitted_at)
+
+    def _wait(self, is_waiting: bool) -> None:
+        if is_waiting != self._is_waiting:
+            self._is_waiting = is_waiting
+            self._metrics.waiting.inc(1 if is_waiting else -1)

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from contracts.errors import NotReady
+from contracts.errors import BrokerUnavailable, NotReady
 from service.auth import CallerDep
 from service.gateway import GatewayDep
 
@@ -49,6 +49,14 @@ async def readyz(gateway: GatewayDep, caller: CallerDep) -> dict[str, Any]:
 
 @router.get("/metrics", summary="Prometheus metrics")
 async def metrics(gateway: GatewayDep) -> Response:
+    """The gateway's, with what the broker says of the runners just now."""
+    try:
+        async with asyncio.timeout(ASK_BROKER_S):
+            runners = await gateway.broker.runners()
+    except (TimeoutError, BrokerUnavailable):
+        gateway.metrics.see_no_broker()
+    else:
+        gateway.metrics.see_runners(sum(runner.is_ready for runner in runners), len(runners))
     return Response(generate_latest(gateway.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 

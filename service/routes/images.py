@@ -16,4 +16,5 @@ async def put_image(request: Request, gateway: GatewayDep) -> Response:
     """The same file always gets the same id. Kept for 15 minutes after its last use."""
     stored = await check_image(await read_image_body(request), gateway.settings, "image")
     await gateway.broker.put_image(stored)
+    gateway.metrics.image_bytes.inc(len(stored.data))
     return Response(msgspec.json.encode(stored.ref), media_type="application/json")

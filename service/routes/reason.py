@@ -12,7 +12,7 @@ from contracts.responses import Response as ReasonResponse
 from service.admission import refuse_not_yet, submit
 from service.body import read_reason_body
 from service.disconnect import until_gone
-from service.errors import answer_for_failed
+from service.errors import CLIENT_GONE, answer_for_failed
 from service.gateway import Gateway, GatewayDep
 from service.openapi import ANSWER_OR_STREAM, REASON_BODY
 from service.sse import EventStream
@@ -51,7 +51,7 @@ async def _answer(gateway: Gateway, request: Request, response_id: str) -> Respo
         done, _ = await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
         if end not in done:
             await gateway.broker.cancel(response_id)
-            return Response()  # nobody is there to read it
+            return Response(status_code=CLIENT_GONE)
         event = end.result()
     finally:
         end.cancel()

@@ -224,7 +224,7 @@ async def test_refused_questions_are_counted(client: httpx.AsyncClient, runner: 
         await client.post("/v1/reason", json={}, headers=keys.headers("slow"))
     await client.get("/v1/reason/resp_x")  # no question
     counted = re.findall(
-        r'^gateway_requests_total\{outcome="(\w+)"\} (\S+)$', (await client.get("/metrics")).text, re.M
+        r'^ilvr_gateway_rejects_total\{reason="(\w+)"\} (\S+)$', (await client.get("/metrics")).text, re.M
     )
     expected = {"not_authenticated": 1, "not_permitted": 1, "invalid_request": 3, "rate_limited": 1}
     assert {outcome: float(number) for outcome, number in counted} == expected

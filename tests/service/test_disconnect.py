@@ -102,7 +102,7 @@ async def test_a_client_that_goes_while_it_uploads_leaves_nothing(
     await asyncio.sleep(0.05)
     writer.close()
     async with asyncio.timeout(10):
-        while 'outcome="cancelled"} 1.0' not in (await live.get("/metrics")).text:
+        while 'reason="client_gone"} 1.0' not in (await live.get("/metrics")).text:
             pass
     assert runner.jobs == []
     assert "Traceback" not in caplog.text

@@ -95,7 +95,7 @@ class TestSilence:
 
 async def samples(client: httpx.AsyncClient) -> dict[str, float]:
     text = (await client.get("/metrics")).text
-    return {name: float(value) for name, value in re.findall(r"^(gateway_\S+) (\S+)$", text, re.MULTILINE)}
+    return {name: float(value) for name, value in re.findall(r"^ilvr_(gateway_\S+) (\S+)$", text, re.MULTILINE)}
 
 
 async def test_each_request_is_counted_once(live: httpx.AsyncClient, runner: ScriptedRunner) -> None:
@@ -118,19 +118,23 @@ async def test_each_request_is_counted_once(live: httpx.AsyncClient, runner: Scr
     async with live.stream("POST", "/v1/reason", json={**ask, "stream": True}) as answer:
         await anext(live_frames(answer))
         found = await samples(live)
-        assert (found["gateway_inflight_requests"], found["gateway_stream_readers"]) == (1, 1)
+        assert (found["gateway_responses_in_flight"], found["gateway_stream_readers"]) == (1, 1)
     await until(lambda: runner.num_working == 0)
     found = await samples(live)
-    counted = {name: value for name, value in found.items() if name.startswith("gateway_requests_total")}
-    assert counted == {
-        'gateway_requests_total{outcome="ok"}': 2,
-        'gateway_requests_total{outcome="incomplete"}': 1,
-        'gateway_requests_total{outcome="invalid_request"}': 1,
-        'gateway_requests_total{outcome="malformed_body"}': 1,
-        'gateway_requests_total{outcome="generation_failed"}': 1,
-        'gateway_requests_total{outcome="cancelled"}': 1,
+    counted = {
+        name: value
+        for name, value in found.items()
+        if name.startswith(("gateway_responses_total", "gateway_rejects_total"))
     }
-    assert (found["gateway_inflight_requests"], found["gateway_stream_readers"]) == (0, 0)
+    assert counted == {
+        'gateway_responses_total{outcome="completed"}': 2,
+        'gateway_responses_total{outcome="incomplete"}': 1,
+        'gateway_rejects_total{reason="invalid_request"}': 1,
+        'gateway_rejects_total{reason="malformed_body"}': 1,
+        'gateway_responses_total{outcome="generation_failed"}': 1,
+        'gateway_responses_total{outcome="cancelled"}': 1,
+    }
+    assert (found["gateway_responses_in_flight"], found["gateway_stream_readers"]) == (0, 0)
     assert found["gateway_response_seconds_count"] == 5
     assert found["gateway_time_to_first_step_seconds_count"] == 4
 
