@@ -74,8 +74,12 @@ class Dispatch:
         self._wake_taker()
         return taken
 
-    def forget_runner(self, runner_id: str) -> None:
+    def forget_room(self, runner_id: str) -> None:
+        """It says that it will not be back at once."""
         self._room.pop(runner_id, None)
+
+    def forget_runner(self, runner_id: str) -> None:
+        self.forget_room(runner_id)
         self._affinity.forget_runner(runner_id)
 
     def close(self) -> None:

@@ -158,6 +158,8 @@ class EmbeddedBroker:
 
     async def heartbeat(self, status: RunnerStatus) -> None:
         self._runners.heartbeat(status)
+        if not status.is_ready:
+            self._dispatch.forget_room(status.runner_id)
 
     async def aclose(self) -> None:
         """Nothing outlives this broker, so every open response ends here: its followers are not left hanging."""

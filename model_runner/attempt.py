@@ -4,12 +4,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
 from contracts.broker import Broker, LeaseLost
-from contracts.errors import EngineDead, GenerationFailed, IlvrError
+from contracts.errors import BrokerUnavailable, DeadlineExceeded, EngineDead, GenerationFailed, IlvrError
 from contracts.events import Event, Terminal
 from contracts.jobs import Lease
 from contracts.manifest import LatentSpec
@@ -25,8 +25,7 @@ from model_runner.writer import ResponseWriter
 
 log = logging.getLogger(__name__)
 
-StopCause = Literal["cancelled", "shutdown"]
-SHUTDOWN = "the server is shutting down; send the request again"
+StopCause = Literal["cancelled", "deadline", "shutdown"]
 INTERNAL = "an internal error ended this response; see the server's log"
 
 
@@ -52,51 +51,72 @@ class Attempt:
         """``on_engine_dead`` is awaited before the response says so: who reads of it must not be told "ready"."""
         self.lease = lease
         self._on_engine_dead = on_engine_dead
-        self._broker = broker
         self._tools = tools
         self._writer = ResponseWriter(lease, tools.spec, tools.vocabulary, time.monotonic)
         self._publisher = Publisher(broker, lease)
         self._work: asyncio.Task[None] | None = None
         self._stopped_by: StopCause | None = None
+        self._is_lost = False
         self._finish: FinishReason | None = None
         self._unsent: list[Event] = []
 
     def stop(self, cause: StopCause) -> None:
-        """End the work, also before it has begun. The first cause counts."""
+        """End the work, also before it has begun. The first cause counts, but ``shutdown`` always hurries."""
         self._stopped_by = self._stopped_by or cause
+        if cause == "shutdown":
+            self._publisher.give_up()
         if self._work is not None:
             self._work.cancel()
 
     async def run(self) -> Response | None:
-        """Answer, publish, and return the response; None if the lease was lost."""
+        """Answer, publish, and return the response; None if the lease was lost or given back."""
+        deadline = None
+        if self.lease.time_left_s is not None:
+            deadline = asyncio.get_running_loop().call_later(self.lease.time_left_s, self.stop, "deadline")
         try:
             events = await self._outcome()
+            if events is None:
+                await self._publisher.give_back(is_lost=self._is_lost)
+                return None
             await self._publisher.publish([*self._unsent, *events])
         except LeaseLost:
             return None
+        except BrokerUnavailable as error:
+            log.warning("response %s is left to another runner: %s", self.lease.job.response_id, error)
+            return None
+        finally:
+            if deadline is not None:
+                deadline.cancel()
         terminal = events[-1]
         assert isinstance(terminal, Terminal)
         return terminal.response
 
-    async def _outcome(self) -> list[Event]:
-        """The last events, by how the work ended. Raises ``LeaseLost``."""
+    async def _outcome(self) -> list[Event] | None:
+        """The last events, by how the work ended; None if it is for another runner to do.
+
+        Raises ``LeaseLost``, or ``BrokerUnavailable`` after a shutdown.
+        """
         if self._stopped_by is None:
             self._work = asyncio.create_task(self._generate())
             await asyncio.wait([self._work])
-            with suppress(asyncio.CancelledError):
-                if (error := self._work.exception()) is not None:
-                    if isinstance(error, EngineDead):
-                        await self._on_engine_dead()
-                    return self._failure(error)
+            if not self._work.cancelled() and (error := self._work.exception()) is not None:
+                return await self._failure(error)
         if self._finish is not None:  # a stop that comes after the last token changes nothing
             return self._writer.end(self._finish)
         if self._stopped_by == "cancelled":
             return self._writer.end("cancelled")
-        return self._writer.fail(GenerationFailed(SHUTDOWN))
+        if self._stopped_by == "deadline":
+            limit_s = self.lease.job.timeout_s
+            return self._writer.fail(DeadlineExceeded(f"This response was not finished within {limit_s:g} s."))
+        return None
 
-    def _failure(self, error: BaseException) -> list[Event]:
-        if isinstance(error, LeaseLost):
+    async def _failure(self, error: BaseException) -> list[Event] | None:
+        if isinstance(error, LeaseLost | BrokerUnavailable):
             raise error
+        if isinstance(error, EngineDead):
+            self._is_lost = True
+            await self._on_engine_dead()
+            return None
         if isinstance(error, IlvrError):
             return self._writer.fail(error)
         # A defect of ours: the response must end all the same, and the trace belongs in the log.
@@ -118,7 +138,7 @@ class Attempt:
     async def _request(self) -> EngineRequest:
         """Raises ``RequestError`` for what only shows here: a broken picture, a prompt too long."""
         job, tools = self.lease.job, self._tools
-        stored = [await self._broker.get_image(image.id) for image in job.images]
+        stored = [await self._publisher.get_image(image.id) for image in job.images]
         images = tuple(await asyncio.gather(*(asyncio.to_thread(decode_image, image) for image in stored)))
         prompt_ids = tools.prompts.build(job.question, num_images=len(images))
         num_image_tokens = sum(tools.image_sizes.num_tokens(image.rgb.size) for image in images)

@@ -1,26 +1,44 @@
-"""Events on their way to the broker, deltas coalesced."""
+"""What the holder of a lease tells the broker: events, deltas coalesced, or that it cannot go on."""
 
+import asyncio
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from contracts.broker import Broker
+from contracts.errors import BrokerUnavailable
 from contracts.events import Event, StepDelta
-from contracts.jobs import Lease
+from contracts.jobs import Lease, StoredImage
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MIN_INTERVAL_S = 0.05  # at most about 20 deltas a second and response; all else is published at once
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
 class Publisher:
-    """For one lease. Deltas of the same step are joined while they wait."""
+    """For one lease. Deltas of the same step are joined while they wait.
+
+    A broker that cannot be reached is asked again until it can be, or until :meth:`give_up`: a lease that was silently
+    dropped would never end. Nothing piles up meanwhile, for who publishes waits. Cancelling a call loses nothing: what
+    it was sending is sent again with the next one, and the broker knows it again.
+    """
 
     def __init__(self, broker: Broker, lease: Lease) -> None:
         self._broker = broker
         self._lease = lease
         self._waiting: list[Event] = []
+        self._sending: list[Event] = []  # maybe there already
+        self._num_published = 0
         self._published_at = 0.0
+        self._given_up = asyncio.Event()
 
     async def publish(self, events: Sequence[Event]) -> None:
-        """Raises ``LeaseLost``."""
+        """Raises ``LeaseLost``, or ``BrokerUnavailable`` after :meth:`give_up`."""
         for event in events:
             last = self._waiting[-1] if self._waiting else None
             if isinstance(event, StepDelta) and isinstance(last, StepDelta) and event.index == last.index:
@@ -32,8 +50,38 @@ class Publisher:
         if not self._waiting or (can_wait and now - self._published_at < MIN_INTERVAL_S):
             return
         self._published_at = now
-        waiting, self._waiting = self._waiting, []
-        await self._broker.publish(self._lease, waiting)
+        self._sending += self._waiting
+        self._waiting = []
+        await self._until_reached(
+            lambda: self._broker.publish(self._lease, self._sending, num_before=self._num_published)
+        )
+        self._num_published += len(self._sending)
+        self._sending = []
+
+    async def give_back(self, *, is_lost: bool) -> None:
+        """What was not sent yet is dropped. Raises as ``publish`` does."""
+        await self._until_reached(lambda: self._broker.give_back(self._lease, is_lost=is_lost))
+
+    async def get_image(self, image_id: str) -> StoredImage:
+        """Raises ``ImageNotFound``, or ``BrokerUnavailable`` after :meth:`give_up`."""
+        return await self._until_reached(lambda: self._broker.get_image(image_id))
+
+    def give_up(self) -> None:
+        """Ask a broker that cannot be reached no more."""
+        self._given_up.set()
+
+    async def _until_reached(self, call: Callable[[], Awaitable[T]]) -> T:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await call()
+            except BrokerUnavailable as error:
+                if self._given_up.is_set():
+                    raise
+                log.warning("response %s: %s Trying again.", self._lease.job.response_id, error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._given_up.wait(), pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 
 def _joined(first: StepDelta, second: StepDelta) -> StepDelta:

@@ -21,6 +21,7 @@ UNHEARD_S = 5.0  # a heartbeat that did not reach the broker for so long is a re
 ASK_ENGINE_S = 5.0
 ENGINE_SILENCE_S = 60.0  # the engine answers between two steps; a step of a large model on a small CPU takes long
 MAX_EARLY_CANCELS = 1024  # cancels heard before their lease; far more than can be on the way at once
+STOPPING = "it is about to stop and takes no more work"
 ENGINE_GONE = "the engine process is gone; restart the server"
 ENGINE_SILENT = f"the engine has not answered for {ENGINE_SILENCE_S:.0f} s"
 
@@ -48,26 +49,46 @@ class Runner:
         self._attempts: dict[asyncio.Task[Response | None], Attempt] = {}
         self._early_cancels: OrderedDict[str, None] = OrderedDict()
         self._has_room = asyncio.Event()
+        self._taking: asyncio.Task[None] | None = None
+        self._takes_jobs = True
+        self._is_draining = False
         self._is_silent = False
         self._told: RunnerStatus | None = None
         self._told_at = 0.0
 
     async def run(self) -> NoReturn:
-        """Work until cancelled; what is unfinished then ends with ``response.failed``."""
+        """Work until cancelled; what is unfinished then is given back."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._take_jobs())
+                self._taking = group.create_task(self._take_jobs())
                 group.create_task(self._hear_cancellations())
                 group.create_task(self._beat())
                 group.create_task(self._ask_engine())
         finally:
-            for attempt in self._attempts.values():
-                attempt.stop("shutdown")
-            await asyncio.gather(*self._attempts, return_exceptions=True)
+            await self._give_back_all()
         raise AssertionError("the loops of a runner do not end by themselves")
 
+    async def drain(self, grace_s: float) -> None:
+        """Take no more work, let what runs finish for so long, then give the rest back. While :meth:`run` goes on."""
+        self._is_draining = True
+        self._stop_taking()
+        await self._heartbeat()  # so that gateways and other runners know at once
+        if self._attempts:
+            await asyncio.wait(self._attempts, timeout=grace_s)
+        await self._give_back_all()
+
+    def _stop_taking(self) -> None:
+        self._takes_jobs = False
+        if self._taking is not None:
+            self._taking.cancel()  # which loses nothing
+
+    async def _give_back_all(self) -> None:
+        for attempt in self._attempts.values():
+            attempt.stop("shutdown")
+        await asyncio.gather(*self._attempts, return_exceptions=True)
+
     async def _take_jobs(self) -> None:
-        while True:
+        while self._takes_jobs:
             room = self._max_num_seqs - len(self._attempts)
             if room < 1:
                 self._has_room.clear()
@@ -118,7 +139,10 @@ class Runner:
 
     async def _heartbeat(self) -> None:
         is_alive = await self._engine.is_alive()
-        is_ready = is_alive and not self._is_silent
+        if not is_alive:
+            self._stop_taking()  # or it would take again what it has just given back
+        detail = self._why_not_able(is_alive)
+        is_ready = not detail
         self._metrics.is_ready.set(is_ready)
         self._metrics.in_flight.set(len(self._attempts))
         status = RunnerStatus(
@@ -131,7 +155,7 @@ class Runner:
             latent_exit=self._tools.spec.rule,
             latent_ablation=self._engine.latent_ablation,
             engine=self._engine.name,
-            detail="" if is_ready else ENGINE_SILENT if is_alive else ENGINE_GONE,
+            detail=detail,
         )
         try:
             await self._broker.heartbeat(status)
@@ -139,6 +163,11 @@ class Runner:
             log.warning("the broker does not hear of this runner: %s", error)
             return
         self._told, self._told_at = status, time.monotonic()
+
+    def _why_not_able(self, is_alive: bool) -> str:
+        if not is_alive:
+            return ENGINE_GONE
+        return STOPPING if self._is_draining else ENGINE_SILENT if self._is_silent else ""
 
     async def _beat(self) -> None:
         while True:

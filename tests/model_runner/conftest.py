@@ -8,6 +8,9 @@ from model_runner.checkpoint import Checkpoint, read_checkpoint
 from model_runner.prompt import PromptBuilder
 from model_runner.vocabulary import Vocabulary, read_vocabulary
 from tests.model_runner.folders import GOLDEN, MAZE_TINY
+from tests.model_runner.world import start
+
+__all__ = ["start"]
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,11 @@
-"""Events on their way to the broker: nothing lost, nothing out of order, few deltas."""
+"""Events on their way to the broker: nothing lost, nothing out of order, few deltas; also when it is away."""
+
+import asyncio
 
 import pytest
 
 from contracts.broker import LeaseLost
+from contracts.errors import BrokerUnavailable
 from contracts.events import Event, StepCompleted, StepDelta, StepStarted
 from contracts.jobs import Lease
 from model_runner import publisher as module
@@ -23,14 +26,31 @@ class Clock:
 
 
 class ListBroker:
-    """As much of a broker as a publisher calls."""
+    """As much of a broker as a publisher calls. ``errors`` are raised one a call, before or after it is heard."""
 
     def __init__(self) -> None:
         self.calls: list[list[Event]] = []
+        self.log: list[Event] = []
+        self.given_back: list[bool] = []
+        self.errors: list[Exception] = []
+        self.is_heard = True
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
 
-    async def publish(self, lease: Lease, events: list[Event]) -> None:
+    async def publish(self, lease: Lease, events: list[Event], *, num_before: int) -> None:
         assert lease is LEASE
-        self.calls.append(list(events))
+        if self.is_heard:
+            self.calls.append(list(events))
+            assert num_before <= len(self.log)
+            self.log += events[len(self.log) - num_before :]
+        await self.may_answer.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+
+    async def give_back(self, lease: Lease, *, is_lost: bool) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+        self.given_back.append(is_lost)
 
 
 @pytest.fixture
@@ -114,10 +134,76 @@ async def test_a_slow_engine_is_not_held_back(publisher: Publisher, broker: List
     assert broker.calls == [[text("a")], [text("b")], [text("c")]]
 
 
-async def test_a_lost_lease_is_told(publisher: Publisher, broker: ListBroker, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def lose(lease: Lease, events: list[Event]) -> None:
-        raise LeaseLost("resp_a")
-
-    monkeypatch.setattr(broker, "publish", lose)
+async def test_a_lost_lease_is_told(publisher: Publisher, broker: ListBroker) -> None:
+    broker.errors = [LeaseLost("resp_a")]
     with pytest.raises(LeaseLost):
         await publisher.publish([DONE])
+
+
+class TestBrokerAway:
+    @pytest.fixture(autouse=True)
+    def short_pauses(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(module, "FIRST_PAUSE_S", 0.001)
+
+    @pytest.mark.parametrize("is_heard", [True, False])
+    async def test_it_is_told_again_until_it_answers(
+        self, is_heard: bool, publisher: Publisher, broker: ListBroker, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Whether or not what got no answer had arrived, it is there once."""
+        await publisher.publish([STARTED])
+        broker.is_heard, broker.errors = is_heard, [BrokerUnavailable("No Redis.")] * 3
+
+        async def come_back() -> None:
+            while broker.errors:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            broker.is_heard = True
+
+        await asyncio.gather(publisher.publish([ENDED]), come_back())
+        await publisher.publish([DONE])
+        assert broker.log == [STARTED, ENDED, DONE]
+        assert len(caplog.records) == 3
+
+    @pytest.mark.parametrize("is_heard", [True, False])
+    async def test_a_call_that_is_cancelled_loses_nothing(
+        self, is_heard: bool, publisher: Publisher, broker: ListBroker
+    ) -> None:
+        await publisher.publish([STARTED])
+        broker.may_answer.clear()
+        broker.is_heard = is_heard
+        cut = asyncio.create_task(publisher.publish([text("a"), ENDED]))
+        await asyncio.sleep(0.01)
+        cut.cancel()
+        await asyncio.wait([cut])
+        assert cut.cancelled()
+        broker.may_answer.set()
+        broker.is_heard = True
+        await publisher.publish([DONE])
+        assert broker.log == [STARTED, text("a"), ENDED, DONE]
+
+    async def test_deltas_are_not_joined_to_what_may_be_there(
+        self, publisher: Publisher, broker: ListBroker, clock: Clock
+    ) -> None:
+        broker.may_answer.clear()
+        cut = asyncio.create_task(publisher.publish([text("a")]))
+        await asyncio.sleep(0.01)
+        cut.cancel()
+        await asyncio.wait([cut])
+        broker.may_answer.set()
+        await publisher.publish([text("b"), DONE])
+        assert broker.log == [text("a"), text("b"), DONE]
+
+    async def test_who_gives_up_asks_no_more(self, publisher: Publisher, broker: ListBroker) -> None:
+        broker.errors = [BrokerUnavailable("No Redis.")] * 1000
+        telling = asyncio.create_task(publisher.publish([DONE]))
+        await asyncio.sleep(0.01)
+        assert not telling.done()
+        publisher.give_up()
+        with pytest.raises(BrokerUnavailable):
+            await asyncio.wait_for(telling, 1)
+
+    async def test_what_cannot_be_given_back_yet_is_given_back_later(
+        self, publisher: Publisher, broker: ListBroker
+    ) -> None:
+        broker.errors = [BrokerUnavailable("No Redis.")] * 2
+        await publisher.give_back(is_lost=True)
+        assert broker.given_back == [True]

@@ -1,139 +1,23 @@
 """The runner between the real embedded broker and a scripted engine: every response comes to exactly one end."""
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from io import BytesIO
-from typing import Any
 
 import pytest
 from PIL import Image
-from prometheus_client import CollectorRegistry
-from tokenizers import Tokenizer
 
 from broker.embedded import EmbeddedBroker
+from broker.limits import BrokerLimits
 from contracts.broker import LeaseLost, RunnerStatus
 from contracts.errors import BadSettings, GenerationFailed
-from contracts.events import Event, Terminal, event_type
-from contracts.jobs import ImageRef, Job, Lease, Sampling, StoredImage
-from contracts.responses import LatentStep, Response, TextStep
-from model_runner.attempt import Answering
-from model_runner.checkpoint import Checkpoint
-from model_runner.generation import GenerationDefaults
-from model_runner.image_processor import ImageSizes
-from model_runner.metrics import RunnerMetrics
+from contracts.events import Event
+from contracts.jobs import ImageRef, Lease, Sampling, StoredImage
+from contracts.responses import LatentStep, TextStep
 from model_runner.prompt import PromptBuilder
-from model_runner.runner import Runner
-from model_runner.vocabulary import Vocabulary
 from tests.broker.samples import read, status
-from tests.model_runner.folders import MAZE_TINY
-from tests.model_runner.scripted_engine import HOLD, PROMPT, ScriptedEngine, delta
-
-PAD, START, END, EOS = 381, 382, 383, 376
-TOKENIZER = Tokenizer.from_file(str(MAZE_TINY / "tokenizer.json"))
-SOON_S = 5.0  # far more than anything here takes
-
-
-def ids(text: str) -> list[int]:
-    return list(TOKENIZER.encode(text, add_special_tokens=False).ids)
-
-
-ANSWER = [delta([*ids("Go. "), START]), delta([PAD] * 8), delta([END, *ids("\\boxed{RD}")]), delta([EOS], "stop")]
-HELD = [delta([*ids("Go. "), START, PAD]), HOLD, *ANSWER[1:]]
-
-
-@dataclass
-class World:
-    broker: EmbeddedBroker
-    engine: ScriptedEngine
-    runner: Runner
-    registry: CollectorRegistry
-    task: asyncio.Task[Any]
-
-    async def submit(self, response_id: str, **fields: Any) -> None:
-        await self.broker.submit(
-            Job(response_id=response_id, created_at=0, model="m", question=fields.pop("question", "?"), **fields)
-        )
-
-    async def ended(self, response_id: str) -> Response:
-        """The response object of its one terminal event; the order of all events is checked on the way."""
-        return check(await asyncio.wait_for(read(self.broker, response_id), SOON_S))
-
-    def count(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(name, labels)
-
-
-def check(events: Sequence[Event]) -> Response:
-    """The grammar of a log, and the steps in it against those of the response object."""
-    open_index = None
-    completed = []
-    for event in events[:-1]:
-        kind = event_type(event)
-        if kind == "step.started":
-            assert open_index is None
-            open_index = event.index
-        elif kind == "step.delta":
-            assert event.index == open_index
-        elif kind == "step.completed":
-            assert event.index == open_index == len(completed)
-            open_index = None
-            completed.append(event.text if event.step_type == "text" else (event.size, event.exit))
-        else:
-            assert kind in ("response.created", "response.queued", "response.in_progress", "response.restarted")
-            completed = [] if kind == "response.restarted" else completed
-            open_index = None if kind == "response.restarted" else open_index
-    assert open_index is None
-    assert isinstance(events[-1], Terminal)
-    steps = events[-1].response.steps
-    assert completed == [step.text if isinstance(step, TextStep) else (step.size, step.exit) for step in steps]
-    return events[-1].response
-
-
-@pytest.fixture
-def start(maze_checkpoint: Checkpoint, maze_prompts: PromptBuilder, maze_vocabulary: Vocabulary) -> Callable[..., Any]:
-    """``async with start(script, max_num_seqs=2) as world``."""
-
-    @asynccontextmanager
-    async def start(
-        script: Any,
-        *,
-        max_num_seqs: int = 4,
-        context_tokens: int = 4096,
-        broker: EmbeddedBroker | None = None,
-    ) -> AsyncIterator[World]:
-        broker = broker or EmbeddedBroker()
-        engine, registry = ScriptedEngine(script), CollectorRegistry()
-        runner = Runner(
-            runner_id="r1",
-            model_name="m",
-            broker=broker,
-            tools=Answering(
-                engine=engine,
-                spec=maze_checkpoint.spec,
-                defaults=GenerationDefaults(end_ids=(EOS,)),
-                prompts=maze_prompts,
-                image_sizes=ImageSizes(str(MAZE_TINY)),
-                vocabulary=maze_vocabulary,
-                context_tokens=context_tokens,
-            ),
-            max_num_seqs=max_num_seqs,
-            metrics=RunnerMetrics(registry),
-        )
-        await runner.announce()
-        task: asyncio.Task[Any] = asyncio.create_task(runner.run())
-        try:
-            yield World(broker, engine, runner, registry, task)
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
-            await broker.aclose()
-
-    return start
-
-
-Start = Callable[..., Any]
+from tests.model_runner.scripted_engine import HOLD, PROMPT, delta
+from tests.model_runner.world import ANSWER, HELD, PAD, START, Start, World, check, ids
 
 
 def picture() -> StoredImage:
@@ -301,7 +185,8 @@ async def ends_within_a_moment(world: World, response_id: str) -> str:
 
 class TestFailures:
     async def test_a_dead_engine_ends_every_open_response(self, start: Start) -> None:
-        async with start(HELD, max_num_seqs=2) as world:
+        broker = EmbeddedBroker(BrokerLimits(no_runner_grace_s=0.5))
+        async with start(HELD, max_num_seqs=2, broker=broker) as world:
             for name in ("resp_a", "resp_b", "resp_waiting"):
                 await world.submit(name)
             await world.engine.until_open(2)
@@ -316,7 +201,6 @@ class TestFailures:
             assert not runner.is_ready
             assert runner.detail
             assert world.count("ilvr_runner_ready") == 0
-            assert world.count("ilvr_runner_responses_total", outcome="engine_dead") == 3
 
     async def test_a_defect_ends_one_response_only(self, start: Start, caplog: pytest.LogCaptureFixture) -> None:
         async with start(HELD) as world:
@@ -414,12 +298,12 @@ class TakingBack(EmbeddedBroker):
         self._taken = response_id
         self._num_calls = 0
 
-    async def publish(self, lease: Lease, events: Sequence[Event]) -> None:
+    async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
         if lease.job.response_id == self._taken:
             self._num_calls += 1
             if self._num_calls > 1:
                 raise LeaseLost(self._taken)
-        await super().publish(lease, events)
+        await super().publish(lease, events, num_before=num_before)
 
 
 class TestRoom:
@@ -436,35 +320,6 @@ class TestRoom:
             assert {(await world.ended(name)).status for name in names} == {"completed"}
         assert world.engine.most_open == 2
         assert [request.request_id for request in world.engine.requests] == [f"{name}-1" for name in names]
-
-
-class TestShutdown:
-    async def test_what_is_open_ends_with_failed(self, start: Start, caplog: pytest.LogCaptureFixture) -> None:
-        async with start(HELD) as world:
-            await world.submit("resp_a")
-            await world.submit("resp_b")
-            await world.engine.until_open(2)
-            world.task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await world.task
-            for name in ("resp_a", "resp_b"):
-                response = await world.ended(name)
-                assert response.status == "failed"
-                assert response.error is not None
-                assert response.error.code == "generation_failed"
-                assert "shutting down" in response.error.message
-                assert response.steps[0] == TextStep(index=0, text="Go. ")
-            assert not world.engine.open
-        assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-    async def test_a_closed_broker_ends_the_runner(self, start: Start) -> None:
-        async with start(HELD) as world:
-            await world.submit("resp_a")
-            await world.engine.until_open(1)
-            await world.broker.aclose()
-            await asyncio.wait([world.task], timeout=SOON_S)
-            assert world.task.done()
-            assert not world.engine.open
 
 
 async def test_the_engine_is_prepared_before_it_is_announced(start: Start) -> None:
