@@ -46,13 +46,21 @@ class Attempt:
     """Run :meth:`run` as a task and do not cancel that task: :meth:`stop` ends the work and lets it say so."""
 
     def __init__(
-        self, lease: Lease, broker: Broker, tools: Answering, on_engine_dead: Callable[[], Awaitable[None]]
+        self,
+        lease: Lease,
+        broker: Broker,
+        tools: Answering,
+        on_engine_dead: Callable[[], Awaitable[None]],
+        on_text_gap: Callable[[float], None] = lambda gap_s: None,
     ) -> None:
-        """``on_engine_dead`` is awaited before the response says so: who reads of it must not be told "ready"."""
+        """``on_engine_dead`` is awaited before the response says so: who reads of it must not be told "ready".
+
+        ``on_text_gap`` is told the seconds from one text token to the next.
+        """
         self.lease = lease
         self._on_engine_dead = on_engine_dead
         self._tools = tools
-        self._writer = ResponseWriter(lease, tools.spec, tools.vocabulary, time.monotonic)
+        self._writer = ResponseWriter(lease, tools.spec, tools.vocabulary, time.monotonic, on_text_gap)
         self._publisher = Publisher(broker, lease)
         self._work: asyncio.Task[None] | None = None
         self._stopped_by: StopCause | None = None

@@ -46,6 +46,7 @@ class Runner:
         self._engine = tools.engine
         self._max_num_seqs = max_num_seqs
         self._metrics = metrics
+        metrics.max_in_flight.set(max_num_seqs)
         self._attempts: dict[asyncio.Task[Response | None], Attempt] = {}
         self._early_cancels: OrderedDict[str, None] = OrderedDict()
         self._has_room = asyncio.Event()
@@ -98,7 +99,7 @@ class Runner:
                 self._begin(lease)
 
     def _begin(self, lease: Lease) -> None:
-        attempt = Attempt(lease, self._broker, self._tools, self._heartbeat)
+        attempt = Attempt(lease, self._broker, self._tools, self._heartbeat, self._metrics.text_gap.observe)
         if lease.job.response_id in self._early_cancels:
             del self._early_cancels[lease.job.response_id]
             attempt.stop("cancelled")
@@ -115,6 +116,8 @@ class Runner:
             log.error("response %s could not be ended", attempt.lease.job.response_id, exc_info=error)
         elif (response := task.result()) is not None:
             self._metrics.count(response)
+        else:
+            self._metrics.not_ended.inc()
 
     async def _hear_cancellations(self) -> None:
         async for response_id in self._broker.cancellations(self._id):
@@ -144,6 +147,7 @@ class Runner:
         detail = self._why_not_able(is_alive)
         is_ready = not detail
         self._metrics.is_ready.set(is_ready)
+        self._metrics.is_engine_alive.set(is_alive)
         self._metrics.in_flight.set(len(self._attempts))
         status = RunnerStatus(
             runner_id=self._id,
@@ -163,6 +167,7 @@ class Runner:
             log.warning("the broker does not hear of this runner: %s", error)
             return
         self._told, self._told_at = status, time.monotonic()
+        self._metrics.heard_at.set_to_current_time()
 
     def _why_not_able(self, is_alive: bool) -> str:
         if not is_alive:
@@ -185,6 +190,5 @@ class Runner:
                 pass  # is_alive says so
             else:
                 self._is_silent = False
-                for name, count in {**stats.model, "preemptions": stats.num_preemptions}.items():
-                    self._metrics.engine.labels(name).set(count)
+                self._metrics.engine.set({**stats.model, "preemptions": stats.num_preemptions})
             await asyncio.sleep(ASK_ENGINE_S)

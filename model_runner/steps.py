@@ -68,6 +68,10 @@ class StepMachine:
         self.num_latent_steps = 0
         self.num_latent_blocks = 0
 
+    @property
+    def is_in_block(self) -> bool:
+        return self._block_size is not None
+
     def feed(self, ids: Iterable[int]) -> list[Update]:
         """Updates that these ids bring, neighbouring deltas of a step joined."""
         updates: list[Update] = []

@@ -38,7 +38,14 @@ from model_runner.vocabulary import Vocabulary
 class ResponseWriter:
     """One per attempt at a job. ``clock`` counts seconds; the first reading is when the runner took the job."""
 
-    def __init__(self, lease: Lease, spec: LatentSpec, vocabulary: Vocabulary, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        lease: Lease,
+        spec: LatentSpec,
+        vocabulary: Vocabulary,
+        clock: Callable[[], float],
+        on_text_gap: Callable[[float], None] = lambda gap_s: None,
+    ) -> None:
         self._lease = lease
         self._job = lease.job
         self._clock = clock
@@ -48,6 +55,8 @@ class ResponseWriter:
         self._queue_ms: float | None = None
         self._first_step_ms: float | None = None
         self._step_started_at = self._taken_at
+        self._on_text_gap = on_text_gap
+        self._text_at: float | None = None  # of the last delta, if it ended in text
         self._num_output_tokens = 0
         self._steps: list[Step] = []
 
@@ -74,7 +83,10 @@ class ResponseWriter:
                 )
             )
         self._num_output_tokens += len(delta.ids)
-        return events + self._events(self._machine.feed(delta.ids))
+        was_in_block = self._machine.is_in_block
+        events += self._events(self._machine.feed(delta.ids))
+        self._tell_text_gap(len(delta.ids), was_in_block)
+        return events
 
     def end(self, reason: FinishReason) -> list[Event]:
         """The last events of a response that was not failed: its open step, and the terminal one."""
@@ -119,6 +131,18 @@ class ResponseWriter:
                 self._steps.append(step)
                 events.append(completed_event(response_id, step))
         return events
+
+    def _tell_text_gap(self, num_tokens: int, was_in_block: bool) -> None:
+        """Between two deltas that are all text; the first token of a text has nothing before it."""
+        if self._machine.is_in_block:
+            self._text_at = None
+            return
+        now = self._clock()
+        if self._text_at is not None and not was_in_block and num_tokens:
+            gap_s = (now - self._text_at) / num_tokens
+            for _ in range(num_tokens):
+                self._on_text_gap(gap_s)
+        self._text_at = now
 
     def _since_submission_ms(self) -> float:
         return round(self._lease.queue_ms + (self._clock() - self._taken_at) * 1000, 3)

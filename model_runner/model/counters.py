@@ -10,11 +10,13 @@ from torch import Tensor
 class LatentCounters:
     """Counts since the engine started.
 
+    encoder_cache_hits: images of new requests whose features, or the KV cache of whose tokens, were there already.
     replays: steps that computed a pad together with the token before it. replayed_pads: such pads. replay_passes: runs
     of the language model beyond the ordinary one of the step. replayed_tokens: tokens computed in those passes.
     """
 
     images_encoded: int = 0
+    encoder_cache_hits: int = 0
     replays: int = 0
     replayed_pads: int = 0
     replay_passes: int = 0
@@ -30,7 +32,7 @@ class LatentCounters:
         self.replayed_tokens += num_passes * num_tokens
 
     def as_dict(self) -> dict[str, int]:
-        names = ("images_encoded", "replays", "replayed_pads", "replay_passes", "replayed_tokens")
+        names = ("images_encoded", "encoder_cache_hits", "replays", "replayed_pads", "replay_passes", "replayed_tokens")
         return {name: int(getattr(self, name)) for name in names}
 
     def trace_decode(self, is_pad_R: Tensor, phase_R: Tensor, seq_lens_R: Tensor, embeds_RD: Tensor) -> None:

@@ -96,8 +96,22 @@ class LatentWorkerMixin:
         has_newcomers = bool(
             scheduler_output.scheduled_new_reqs or scheduler_output.scheduled_cached_reqs.resumed_req_ids
         )
-        self.model_runner.get_model().has_newcomers = has_newcomers
+        model = self.model_runner.get_model()
+        model.has_newcomers = has_newcomers
+        if scheduler_output.scheduled_new_reqs:
+            model.counters.encoder_cache_hits += self._num_images_known(scheduler_output.scheduled_new_reqs)
         return super().execute_model(scheduler_output, *args, **kwargs)  # type: ignore[misc]
+
+    def _num_images_known(self, new_requests: Sequence[Any]) -> int:
+        """Images of these requests that need no encoder, for what came before them."""
+        cache = self.model_runner.encoder_cache
+        features = cache.encoder_outputs if self.use_v2_model_runner and cache is not None else cache or ()
+        return sum(
+            image.identifier in features
+            or image.mm_position.offset + image.mm_position.length <= request.num_computed_tokens
+            for request in new_requests
+            for image in request.mm_features
+        )
 
     # Called by name over collective_rpc.
 

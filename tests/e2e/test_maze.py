@@ -118,5 +118,9 @@ def test_an_uploaded_picture_is_encoded_once_however_often_it_is_asked_about(maz
 def images_encoded(client):
     """The engine's own count, after the runner has asked for it anew (every 5 s)."""
     time.sleep(6)
-    line = next(line for line in client.get("/metrics").text.splitlines() if 'count="images_encoded"' in line)
+    line = next(
+        line
+        for line in client.get("/metrics").text.splitlines()
+        if line.startswith("ilvr_runner_images_encoded_total ")
+    )
     return float(line.split()[-1])

@@ -45,8 +45,14 @@ async def test_answers(start: Start, maze_prompts: PromptBuilder) -> None:
     assert world.count("ilvr_runner_responses_total", outcome="completed") == 1
     assert world.count("ilvr_runner_latent_steps_total") == 8
     assert world.count("ilvr_runner_latent_blocks_total", exit="full") == 1
-    assert world.count("ilvr_runner_engine_count", count="images_encoded") == 5
-    assert world.count("ilvr_runner_engine_count", count="preemptions") == 3
+    assert world.count("ilvr_runner_images_encoded_total") == 5
+    assert world.count("ilvr_runner_preemptions_total") == 3
+    assert world.count("ilvr_runner_input_tokens_total") == 30
+    assert world.count("ilvr_runner_image_tokens_total") == 9
+    assert world.count("ilvr_runner_cached_tokens_total") == 4
+    assert world.count("ilvr_runner_response_steps_sum") == 3
+    assert world.count("ilvr_runner_latent_block_seconds_count") == 1
+    assert world.count("ilvr_runner_queue_seconds_count") == world.count("ilvr_runner_response_seconds_count") == 1
 
 
 async def test_what_the_caller_asked_reaches_the_engine(start: Start) -> None:

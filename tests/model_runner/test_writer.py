@@ -61,6 +61,26 @@ def make_writer(clock: Clock, stop: tuple[str, ...] = ()) -> ResponseWriter:
     return ResponseWriter(Lease(job=make_job(stop), attempt=1, queue_ms=20.0), make_spec(size=3), BYTES, clock)
 
 
+def test_gaps_between_text_tokens(clock: Clock) -> None:
+    """Inside a text; not from a block to the text after it. Two tokens that come together share the time."""
+    gaps: list[float] = []
+    lease = Lease(job=make_job(), attempt=1, queue_ms=20.0)
+    writer = ResponseWriter(lease, make_spec(size=3), BYTES, clock, gaps.append)
+    for wait_s, token_ids in (
+        (1.0, ids("a")),
+        (0.25, ids("b")),
+        (0.5, ids("cd")),
+        (3.0, [START]),
+        (3.0, [PAD]),
+        (3.0, [END]),
+        (2.0, ids("e")),
+        (0.125, ids("f")),
+    ):
+        clock.now += wait_s
+        writer.write(delta(token_ids))
+    assert gaps == [0.25, 0.25, 0.25, 2.0, 0.125]
+
+
 def ids(text: str) -> list[int]:
     return [100 + byte for byte in text.encode()]
 

@@ -131,13 +131,15 @@ async def test_one_image_asked_about_three_times_is_encoded_once(served):
     name, engine, _ = served
     assert await engine.reset_prefix_cache()
     trace = read_traces(name)[1]
-    before = (await engine.stats()).model["images_encoded"]
+    before = (await engine.stats()).model
     at = trace.prompt_ids.index(IMAGE_ID)
     for n, last in enumerate((271, 198, 624)):  # three different texts after the image
         prompt_ids = (*trace.prompt_ids[: at + 2], last, *trace.prompt_ids[at + 2 :])
         request = text_request(prompt_ids, f"once-{n}", max_tokens=4)
         await answer(engine, replace(request, images=trace.images))
-    assert (await engine.stats()).model["images_encoded"] == before + 1
+    after = (await engine.stats()).model
+    assert after["images_encoded"] == before["images_encoded"] + 1
+    assert after["encoder_cache_hits"] == before["encoder_cache_hits"] + 2
 
 
 async def test_latent_vectors_are_the_recorded_ones(served):
