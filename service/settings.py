@@ -1,17 +1,26 @@
 """Settings of the gateway: ``ILVR_SERVICE_`` and the name in capitals, e.g. ``ILVR_SERVICE_MAX_IMAGES=4``."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contracts.errors import BadSettings
 from contracts.settings import refuse_unknown_variables
+from service.host_names import read_allowed_host
 
 PREFIX = "ILVR_SERVICE_"
 MIB = 1 << 20
 BASE64_GROWTH = 4 / 3
+
+
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+HostNames = Annotated[tuple[Annotated[str, AfterValidator(read_allowed_host)], ...], NoDecode, BeforeValidator(_listed)]
+Ports = Annotated[tuple[Annotated[int, Field(ge=1, le=65535)], ...], NoDecode, BeforeValidator(_listed)]
 
 
 class ServiceSettings(BaseSettings):
@@ -28,6 +37,14 @@ class ServiceSettings(BaseSettings):
     image_max_aspect_ratio: float = Field(default=200.0, ge=1.0, description="Qwen2.5-VL refuses longer stripes.")
     disconnect_grace_s: float = Field(
         default=5.0, ge=0, description="From the last reader of a stream leaving to its cancel."
+    )
+    default_timeout_s: float = Field(default=600.0, gt=0, description="Of a request that does not say `timeout_s`.")
+    max_timeout_s: float = Field(default=3600.0, gt=0, description="The most that a request may say.")
+    write_timeout_s: float = Field(
+        default=60.0, gt=0, description="A client that takes nothing of its answer for so long is dropped."
+    )
+    max_intake_bytes: int = Field(
+        default=256 * MIB, ge=0, description="Bodies being read at once, by their Content-Length."
     )
     ping_interval_s: float = Field(default=10.0, gt=0, description="Of comment lines in a silent stream.")
     cancel_wait_s: float = Field(
@@ -53,6 +70,15 @@ class ServiceSettings(BaseSettings):
     )
     metrics_need_key: bool = Field(default=False, description="/metrics needs a key with the scope admin.")
     docs_need_key: bool = Field(default=False, description="/docs, /openapi.json and / need one with the scope admin.")
+
+    image_url_hosts: HostNames = Field(
+        default=(),
+        description="Hosts that images are fetched from by URL, with commas between; *.example.com: every name below. "
+        "None: images by URL are off.",
+    )
+    image_url_http: bool = Field(default=False, description="Fetch http:// URLs as well as https:// ones.")
+    image_url_ports: Ports = Field(default=(443, 80), min_length=1, description="With commas between.")
+    image_url_timeout_s: float = Field(default=10.0, gt=0, description="For one image, redirects included.")
 
     @model_validator(mode="after")
     def _keys_come_from_one_place(self) -> Self:
