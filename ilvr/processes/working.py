@@ -48,6 +48,7 @@ async def work_until_stopped(
         async def stop() -> None:
             status.set_result(await _until_stop(work, engine, signals))
             tell.cancel()
+            await _drain(runner, signals, grace_s if status.result() == 0 else 0.0)
 
         pages = WebServer(runner_pages(registry, runner.why_not_ready), listener, grace_s=0.0)
         await pages.run_until(stop(), signals, end_open=lambda: asyncio.sleep(0))
@@ -65,6 +66,16 @@ async def _until_stop(work: "asyncio.Task[Any]", engine: Engine, signals: StopSi
         if work.done():  # its trace is in the log
             return DEFECT_EXIT
         await asyncio.wait({work}, timeout=LOOK_S)
+
+
+async def _drain(runner: Runner, signals: StopSignals, grace_s: float) -> None:
+    draining = asyncio.create_task(runner.drain(grace_s))
+    insisted = asyncio.create_task(signals.insisted.wait())
+    await asyncio.wait({draining, insisted}, return_when=asyncio.FIRST_COMPLETED)
+    insisted.cancel()
+    if not draining.done():
+        await runner.drain(0.0)
+    await draining
 
 
 async def _tell_when_ready(runner: Runner, tell: Callable[[], None]) -> None:
