@@ -1,5 +1,5 @@
 # Everything a contributor types. Each target works on a fresh machine by itself; `make setup` is instant the second time.
-.PHONY: run setup test test-slow test-kernels test-v2 test-gpu bench-gpu report-kernels check lock clean
+.PHONY: run setup test test-slow test-kernels test-v2 test-gpu bench-gpu report-kernels check lock deploy-tools clean
 .DEFAULT_GOAL := run
 
 PYTHON := .venv/bin/python
@@ -26,7 +26,7 @@ $(KERNELS_STAMP): requirements/cpu.txt requirements/kernels.txt pyproject.toml t
 	@bash tools/setup.sh .venv-kernels requirements/cpu.txt requirements/kernels.txt
 	@touch $@
 
-test: check test-kernels  ## everything CI runs
+test: check test-kernels deploy-tools  ## everything CI runs
 	$(PYTHON) -m pytest tests $(TOGETHER) --ignore=tests/architecture --ignore=tests/docs $(ARGS)
 
 test-slow: setup      ## the exhaustive tests: every position of every block, and a crowd for four times five minutes
@@ -52,6 +52,9 @@ test-gpu:             ## on a GPU: graphs and compiled kernels give the recorded
 bench-gpu:            ## on a GPU: ms per text and latent step, eager and with graphs; skips without one
 	$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
+deploy-tools:         ## docker-compose, haproxy, prometheus and a linter, which tests of deploy/ run
+	@bash tools/deploy_tools.sh
+
 check: setup          ## format, lint, types, import rules, and the code blocks of README and docs
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
@@ -59,9 +62,17 @@ check: setup          ## format, lint, types, import rules, and the code blocks 
 	.venv/bin/lint-imports --no-cache
 	$(PYTHON) -m pytest -q tests/architecture tests/docs
 
-lock: setup           ## resolve requirements/cpu.txt anew
-	UV_FIND_LINKS="$(PIP_FIND_LINKS)" .venv/bin/uv pip compile -q pyproject.toml --extra cpu --extra train --extra otel --extra dev \
-	  --python-version 3.11 --no-header -o requirements/cpu.txt $(if $(PIP_FIND_LINKS),,--torch-backend cpu)
+# cpu.txt is what is tested here; the images take those versions, as far as they need them. Only the last is for GPUs, where
+# nothing is kept out: pyproject.toml's overrides are for CPUs.
+LOCK        = .venv/bin/uv pip compile -q pyproject.toml --python-version 3.11 --no-header
+CPU_BACKEND = $(if $(PIP_FIND_LINKS),,--torch-backend cpu)
+lock: export UV_FIND_LINKS = $(PIP_FIND_LINKS)
+lock: setup           ## resolve requirements/ anew
+	$(LOCK) --extra cpu --extra train --extra otel --extra dev -o requirements/cpu.txt $(CPU_BACKEND)
+	$(LOCK) --extra otel -c requirements/cpu.txt -o requirements/gateway.txt
+	$(LOCK) --extra cpu --extra otel -c requirements/cpu.txt -o requirements/runner-cpu.txt $(CPU_BACKEND)
+	env -u UV_FIND_LINKS $(LOCK) --no-config --python-platform x86_64-manylinux_2_28 --extra cuda --extra otel \
+	  -c requirements/gateway.txt -o requirements/runner-cuda.txt
 
 clean:
 	rm -rf .venv .venv-kernels build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

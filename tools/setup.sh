@@ -63,14 +63,5 @@ fi
 "$venv"/bin/uv pip install --quiet --python "$venv" --no-deps --compile-bytecode "${backend[@]}" "${locks[@]}"
 "$venv"/bin/uv pip install --quiet --python "$venv" --no-deps -e .
 
-# A torchvision built for CUDA cannot register its operators beside a CPU torch, and then cannot be imported, which
-# vLLM's Qwen2-VL module needs although nothing here uses those operators. An empty module in the place of the
-# registrations mends it, also in subprocesses.
-if ! "$venv"/bin/python -c 'import torchvision' 2>/dev/null; then
-  site=$("$venv"/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
-  name=torchvision._meta_registrations
-  echo "import sys, types; sys.modules.setdefault('$name', types.ModuleType('$name'))" >"$site/ilvr_torchvision.pth"
-  "$venv"/bin/python -c 'import torchvision'
-  echo "setup: torchvision is a CUDA build beside a CPU torch; its operators are switched off (ilvr_torchvision.pth)"
-fi
+bash tools/mend_torchvision.sh "$venv"
 echo "setup: done in $((SECONDS - started)) s, $(du -sh "$venv" | cut -f1)"
