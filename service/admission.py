@@ -3,35 +3,38 @@
 import time
 import uuid
 
-from starlette.datastructures import Headers
+from msgspec import structs
+from structlog.contextvars import bind_contextvars
 
 from contracts.errors import ImageNotFound, InvalidRequest, NotSupportedYet, Overloaded
-from contracts.jobs import ImageRef, Job, Sampling
+from contracts.jobs import Job, Sampling
+from contracts.tracing import span
+from service.auth import Caller
 from service.body import ReasonBody, check_image_count
 from service.gateway import Gateway
-from service.images import check_image, decode_base64
-from service.schemas import Base64Image, ReasonRequest, RefImage, UrlImage
+from service.idempotency import identify
+from service.request_images import store_images
+from service.schemas import ReasonRequest
 
 
-def refuse_not_yet(request: ReasonRequest, headers: Headers) -> None:
+def refuse_not_yet(request: ReasonRequest) -> None:
     """Fields of later work. Absent, null, false and empty values are fine. Raises ``NotSupportedYet``."""
-    asked = {
+    asked: dict[str, object] = {
         "previous_response_id": request.previous_response_id,
-        "background": request.background,
         "latent.include": request.latent and request.latent.include,
-        "Idempotency-Key": headers.get("idempotency-key"),
     }
-    for index, image in enumerate(request.images or ()):
-        asked[f"images.{index}.type"] = isinstance(image, UrlImage) and image.url
     for param, value in asked.items():
         if value:
             raise NotSupportedYet(f"{param} is not supported yet; leave it out.", param=param)
 
 
-async def submit(gateway: Gateway, body: ReasonBody, model: str) -> Job:
-    """Store the images, then hand the job to the broker.
+async def submit(
+    gateway: Gateway, body: ReasonBody, *, model: str, caller: Caller, idempotency_key: str | None, request_id: str
+) -> Job:
+    """Store the images, then hand the job to the broker. Returns the job to follow, which may be one of before.
 
-    Raises ``InvalidRequest``, ``NotAnImage``, ``ImageTooLarge``, ``ImageNotFound``, ``Overloaded``, ``NotReady``.
+    Raises ``InvalidRequest``, ``NotAnImage``, ``ImageTooLarge``, ``ImageNotFound``, ``Overloaded``, ``RateLimited``,
+    ``IdempotencyConflict``, ``NotReady``, ``BrokerUnavailable``.
     """
     request, limit = body.request, gateway.settings.question_max_chars
     if len(request.question) > limit:
@@ -39,54 +42,46 @@ async def submit(gateway: Gateway, body: ReasonBody, model: str) -> Job:
             f"question: {len(request.question)} characters, at most {limit} are allowed.", param="question"
         )
     check_image_count(len(request.images or ()), gateway.settings.max_images, "images")
-    images = await _store_images(gateway, body)
+    timeout_s = _timeout_s(gateway, request)
     job = Job(
         response_id=f"resp_{uuid.uuid4().hex}",
         created_at=int(time.time()),
         model=model,
         question=request.question,
-        images=tuple(images),
+        images=tuple(await store_images(gateway, body, caller.owner)),
         sampling=_sampling(request),
         latent_mode=(request.latent and request.latent.mode) or "on",
         metadata=request.metadata or {},
+        owner=caller.owner,
+        background=bool(request.background),
+        timeout_s=timeout_s,
+        request_id=request_id,
     )
+    bind_contextvars(response_id=job.response_id)
     try:
-        await gateway.broker.submit(job)
+        with span("submit", kind="producer") as submitting:
+            job = structs.replace(job, trace=submitting.carrier())
+            response_id = await gateway.broker.submit(
+                job, idempotency=identify(idempotency_key, request, job), max_open=caller.max_open
+            )
+            submitting.set(response_id=response_id, num_images=len(job.images))
     except ImageNotFound:
         # All were there a moment ago: the store is so full that new files push each other out.
         raise Overloaded("The image store is full. Try again shortly.") from None
+    if response_id != job.response_id:
+        bind_contextvars(response_id=response_id)
+        return await gateway.broker.job(response_id)
     gateway.outcomes.watch(job.response_id)
     return job
 
 
-async def _store_images(gateway: Gateway, body: ReasonBody) -> list[ImageRef]:
-    refs = []
-    for index, data in enumerate(body.uploads):
-        stored = await check_image(data, gateway.settings, f"image.{index}")
-        await gateway.broker.put_image(stored)
-        gateway.metrics.image_bytes.inc(len(stored.data))
-        refs.append(stored.ref)
-    for index, image in enumerate(body.request.images or ()):
-        match image:
-            case Base64Image():
-                param = f"images.{index}.data"
-                data = await decode_base64(image.data, gateway.settings, param)
-                stored = await check_image(data, gateway.settings, param)
-                await gateway.broker.put_image(stored)
-                gateway.metrics.image_bytes.inc(len(stored.data))
-                refs.append(stored.ref)
-            case RefImage():
-                refs.append(await _known_image(gateway, image.id, f"images.{index}.id"))
-            case UrlImage():
-                raise AssertionError("refuse_not_yet lets no url pass")
-    return refs
-
-
-async def _known_image(gateway: Gateway, image_id: str, param: str) -> ImageRef:
-    try:
-        return (await gateway.broker.get_image(image_id)).ref
-    except ImageNotFound as error:
-        raise ImageNotFound(f"{param}: {error}", param=param) from None
+def _timeout_s(gateway: Gateway, request: ReasonRequest) -> float:
+    limit_s = gateway.settings.max_timeout_s
+    if request.timeout_s is None:
+        return min(gateway.settings.default_timeout_s, limit_s)
+    if request.timeout_s > limit_s:
+        raise InvalidRequest(f"timeout_s: at most {limit_s:g} seconds are allowed.", param="timeout_s")
+    return request.timeout_s
 
 
 def _sampling(request: ReasonRequest) -> Sampling:

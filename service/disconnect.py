@@ -1,14 +1,24 @@
-"""Clients that go away: a stream's response lives on for a short grace, in case its reader comes back."""
+"""Clients that go away: a stream's response lives on for a grace, in case its reader comes back, to any gateway."""
 
 import asyncio
+import logging
+import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 
 from starlette.types import Message
 
 from contracts.broker import Broker
-from contracts.errors import ResponseNotFound
+from contracts.errors import BrokerUnavailable, ResponseNotFound
+from contracts.jobs import Job
+
+log = logging.getLogger(__name__)
+
+# A gateway says so often which responses are read at it, and is believed for so long: one that died is soon forgotten.
+TELL_EVERY_S = 5.0
+BELIEVED_S = 3 * TELL_EVERY_S
+ASK_AGAIN_S = 1.0  # after the broker could not be reached
 
 
 async def until_gone(receive: Callable[[], Awaitable[Message]]) -> None:
@@ -18,38 +28,90 @@ async def until_gone(receive: Callable[[], Awaitable[Message]]) -> None:
 
 
 class Readers:
-    """Counts who reads each response, and cancels a response that nobody has read for the grace."""
+    """Counts who reads each response here, and cancels one that nobody has read for the grace, here or elsewhere.
+
+    A gateway asks when its own last reader is gone; what the broker has heard of the others decides. So the gateway
+    that lost the last reader of all is the one whose cancel goes through. Background jobs are of no concern to it.
+    """
 
     def __init__(self, broker: Broker, grace_s: float) -> None:
         self._broker = broker
         self._grace_s = grace_s
+        self._name = f"gateway-{secrets.token_hex(8)}"
         self._num_reading: Counter[str] = Counter()
         self._expiring: dict[str, asyncio.Task[None]] = {}
+        self._untold: set[str] = set()
+        self._wake_up = asyncio.Event()
+        self._telling: asyncio.Task[None] | None = None
 
-    def join(self, response_id: str) -> None:
-        self._num_reading[response_id] += 1
-        expiring = self._expiring.pop(response_id, None)
-        if expiring is not None:
-            expiring.cancel()
+    def join(self, job: Job) -> None:
+        if job.background:
+            return
+        self._num_reading[job.response_id] += 1
+        if job.response_id in self._expiring:
+            self._expiring.pop(job.response_id).cancel()
+        self._untold.add(job.response_id)
+        self._wake_up.set()
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._keep_telling(), name="tell who reads")
 
-    def leave(self, response_id: str, *, is_over: bool) -> None:
-        """``is_over``: the reader saw the terminal event, or has cancelled the response itself."""
+    def leave(self, job: Job, *, is_over: bool, grace_s: float | None = None) -> None:
+        """``is_over``: the reader saw the terminal event. ``grace_s``: for this reader, if not that of a stream."""
+        if job.background:
+            return
+        response_id = job.response_id
         self._num_reading[response_id] -= 1
         if self._num_reading[response_id]:
             return
         del self._num_reading[response_id]
+        self._untold.discard(response_id)
         if not is_over:
-            self._expiring[response_id] = asyncio.create_task(self._expire(response_id))
+            expire = self._expire(response_id, self._grace_s if grace_s is None else grace_s)
+            self._expiring[response_id] = asyncio.create_task(expire)
 
     async def aclose(self) -> None:
         """Forget the graces that run; nothing is cancelled."""
         tasks = list(self._expiring.values())
+        if self._telling is not None:
+            tasks.append(self._telling)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _expire(self, response_id: str) -> None:
-        await asyncio.sleep(self._grace_s)
-        self._expiring.pop(response_id, None)
-        with suppress(ResponseNotFound):  # it ended in the meantime, and long ago
-            await self._broker.cancel(response_id)
+    async def _expire(self, response_id: str, grace_s: float) -> None:
+        await self._tell([response_id], for_s=grace_s)
+        wait_s = grace_s
+        try:
+            with suppress(ResponseNotFound):  # it ended in the meantime, and long ago
+                while True:
+                    await asyncio.sleep(wait_s)
+                    try:
+                        wait_s = await self._broker.cancel_unread(response_id, reader=self._name)
+                    except BrokerUnavailable as error:
+                        log.warning("response %s is not cancelled yet: %s", response_id, error)
+                        wait_s = ASK_AGAIN_S
+                    if not wait_s:
+                        return
+        finally:
+            if self._expiring.get(response_id) is asyncio.current_task():
+                del self._expiring[response_id]
+
+    async def _keep_telling(self) -> None:
+        """Of a new reader at once, for it may have come from another gateway; of all once in a while."""
+        loop = asyncio.get_running_loop()
+        due_at = loop.time() + TELL_EVERY_S
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake_up.wait(), max(due_at - loop.time(), 0))
+            self._wake_up.clear()
+            if loop.time() >= due_at:
+                due_at = loop.time() + TELL_EVERY_S
+                self._untold.update(self._num_reading)
+            untold, self._untold = self._untold, set()
+            await self._tell(untold, for_s=BELIEVED_S)
+
+    async def _tell(self, response_ids: Iterable[str], *, for_s: float) -> None:
+        try:
+            await self._broker.note_reading(list(response_ids), reader=self._name, for_s=for_s)
+        except BrokerUnavailable as error:  # all are told of again in a while
+            log.warning("the broker does not hear who reads: %s", error)

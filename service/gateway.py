@@ -7,8 +7,12 @@ from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from contracts.broker import Broker, RunnerStatus
-from contracts.errors import ModelNotFound, NotReady
+from contracts.errors import ModelNotFound, NotReady, ResponseNotFound
+from contracts.jobs import Job
+from service.auth import Caller
 from service.disconnect import Readers
+from service.image_fetch import ImageFetcher
+from service.intake import Intake
 from service.metrics import GatewayMetrics
 from service.outcomes import Outcomes
 from service.settings import ServiceSettings
@@ -21,8 +25,10 @@ class Gateway:
         self.settings = settings
         self.registry = registry
         self.metrics = GatewayMetrics(registry)
+        self.intake = Intake(settings)
         self.readers = Readers(broker, settings.disconnect_grace_s)
         self.outcomes = Outcomes(broker, self.metrics)
+        self.image_fetcher = ImageFetcher(settings)
         self.is_stopping = False
 
     def begin_stop(self) -> None:
@@ -37,6 +43,13 @@ class Gateway:
             details = "; ".join(f"{runner.runner_id}: {runner.detail or 'not ready'}" for runner in runners)
             raise NotReady(f"No model is ready to answer ({details or 'no runner has reported yet'}).")
         return ready
+
+    async def job_of(self, response_id: str, caller: Caller) -> Job:
+        """Raises ``ResponseNotFound``, also where the response is another caller's."""
+        job = await self.broker.job(response_id)
+        if job.owner != caller.owner:
+            raise ResponseNotFound(f"No response {response_id} is known (any more).")
+        return job
 
     async def choose_model(self, wanted: str | None) -> str:
         """The model that is asked for, or the first that is ready. Raises ``NotReady``, ``ModelNotFound``."""

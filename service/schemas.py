@@ -51,10 +51,10 @@ class RefImage(_Strict):
 
 
 class UrlImage(_Strict):
-    """Not supported yet."""
+    """A picture that the server fetches, from hosts that its operator allows; from none by default."""
 
     type: Literal["url"]
-    url: str
+    url: str = Field(description="`https://…`")
 
 
 ImageInput = Annotated[Base64Image | RefImage | UrlImage, Field(discriminator="type")]
@@ -101,7 +101,12 @@ class ReasonRequest(_Strict):
         None, max_length=MAX_METADATA_PAIRS, description="Returned as it came."
     )
     previous_response_id: str | None = Field(None, description="Not supported yet.")
-    background: bool | None = Field(None, description="Not supported yet.")
+    background: bool | None = Field(
+        None, description="Answer at once with the unfinished response, and go on with it whether or not anybody reads."
+    )
+    timeout_s: float | None = Field(
+        None, gt=0, description="From now; then it ends with `deadline_exceeded`. By default 600 seconds."
+    )
 
 
 def parse_json(body: bytes) -> ReasonRequest:

@@ -4,13 +4,14 @@
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from contracts.events import Event, encode_event, event_type
+from contracts.jobs import Job
 from service.disconnect import until_gone
+from service.following import follow_to_end
 from service.gateway import Gateway
 
 PING = b": ping\n\n"
@@ -26,22 +27,26 @@ def encode_sse(event: Event) -> bytes:
 
 
 class EventStream(Response):
-    """The events of a response after a sequence number, until the terminal one or until the client is gone."""
+    """The events of a response after a sequence number, until the terminal one or until the client is gone.
+
+    A client that reads slowly slows down only this stream: no event is taken from the log before the last one is on
+    its way. One that does not read at all is dropped, see ``service.write_timeout``.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, gateway: Gateway, response_id: str, starting_after: int = -1) -> None:
+    def __init__(self, gateway: Gateway, job: Job, starting_after: int = -1) -> None:
         # The second header keeps a proxy from collecting the stream.
         super().__init__(headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
         self._gateway = gateway
-        self._response_id = response_id
+        self._job = job
         self._starting_after = starting_after
         self._sent_at = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_over = False
-        self._gateway.readers.join(self._response_id)
+        self._gateway.readers.join(self._job)
         try:
             with self._gateway.metrics.readers.track_inprogress():
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
@@ -59,13 +64,10 @@ class EventStream(Response):
                 elif not pump.cancelled():
                     pump.result()  # raises what stopped it
         finally:
-            self._gateway.readers.leave(self._response_id, is_over=is_over)
+            self._gateway.readers.leave(self._job, is_over=is_over)
 
     async def _pump(self, send: Send) -> None:
-        events: AsyncIterator[Event] = self._gateway.broker.follow(
-            self._response_id, starting_after=self._starting_after
-        )
-        async for event in events:
+        async for event in follow_to_end(self._gateway.broker, self._job, self._starting_after):
             await send({"type": "http.response.body", "body": encode_sse(event), "more_body": True})
             self._sent_at = asyncio.get_running_loop().time()
 

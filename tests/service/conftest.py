@@ -15,6 +15,7 @@ from broker.embedded import EmbeddedBroker
 from broker.limits import BrokerLimits
 from service.app import create_app
 from service.settings import ServiceSettings
+from service.write_timeout import DroppableProtocol
 from tests.scripted_runner import ScriptedRunner
 
 GRACE_S = 0.3
@@ -74,7 +75,10 @@ class QuietServer(uvicorn.Server):
 @pytest.fixture
 async def live(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """On a socket: answers arrive as they are sent, and a client can leave."""
-    server = QuietServer(uvicorn.Config(app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=1))
+    config = uvicorn.Config(
+        app, port=0, log_level="warning", ws="none", http=DroppableProtocol, timeout_graceful_shutdown=1
+    )
+    server = QuietServer(config)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
