@@ -8,12 +8,16 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Literal
 
+from msgspec import structs
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
 from contracts.broker import Broker, LeaseLost
 from contracts.errors import BrokerUnavailable, DeadlineExceeded, EngineDead, GenerationFailed, IlvrError
 from contracts.events import Event, Terminal
 from contracts.jobs import Lease
 from contracts.manifest import LatentSpec
 from contracts.responses import FinishReason, Response
+from contracts.tracing import Span, span
 from model_runner.engine.base import Engine, EngineRequest
 from model_runner.generation import GenerationDefaults
 from model_runner.image_processor import ImageSizes
@@ -78,6 +82,20 @@ class Attempt:
 
     async def run(self) -> Response | None:
         """Answer, publish, and return the response; None if the lease was lost or given back."""
+        job, waited_s = self.lease.job, self.lease.queue_ms / 1000
+        clear_contextvars()
+        bind_contextvars(request_id=job.request_id, response_id=job.response_id)
+        with span("answer", kind="consumer", parent=job.trace, began_s_ago=waited_s) as answering:
+            answering.set(response_id=job.response_id, attempt=self.lease.attempt)
+            with span("queue", began_s_ago=waited_s):
+                pass
+            response = await self._run()
+            answering.set(outcome=response.status if response is not None else "not_ended")
+            if response is not None and response.error is not None:
+                answering.fail(response.error.code)
+            return response
+
+    async def _run(self) -> Response | None:
         deadline = None
         if self.lease.time_left_s is not None:
             deadline = asyncio.get_running_loop().call_later(self.lease.time_left_s, self.stop, "deadline")
@@ -133,9 +151,23 @@ class Attempt:
 
     async def _generate(self) -> None:
         """Publish all but the last events."""
-        async with aclosing(self._tools.engine.generate(await self._request())) as deltas:
+        with span("prepare"):  # pictures and question into a prompt
+            request = await self._request()
+        with span("generate") as generating:
+            try:
+                await self._generate_from(request, generating)
+            finally:
+                generating.set(num_images=len(request.images), **structs.asdict(self._writer.usage))
+
+    async def _generate_from(self, request: EngineRequest, generating: Span) -> None:
+        async with aclosing(self._tools.engine.generate(request)) as deltas:
             async for delta in deltas:
+                if delta.prompt is not None:  # the encoder and the prefill are behind it
+                    generating.event("first_token", engine_queue_ms=delta.prompt.queue_ms)
+                has_begun = self._writer.has_begun
                 events = self._writer.write(delta)
+                if self._writer.has_begun and not has_begun:
+                    generating.event("first_step")
                 if delta.stop_reason is not None or self._writer.is_stopped:
                     self._unsent = events
                     self._finish = "stop" if self._writer.is_stopped else delta.stop_reason

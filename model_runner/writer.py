@@ -66,6 +66,25 @@ class ResponseWriter:
         return self._machine.is_stopped
 
     @property
+    def has_begun(self) -> bool:
+        """A step has begun."""
+        return self._first_step_ms is not None
+
+    @property
+    def usage(self) -> Usage:
+        """So far."""
+        prompt = self._prompt or PromptInfo(num_tokens=0, num_image_tokens=0, num_cached_tokens=0, queue_ms=0.0)
+        num_latent_steps = self._machine.num_latent_steps
+        return Usage(
+            input_tokens=prompt.num_tokens,
+            image_tokens=prompt.num_image_tokens,
+            cached_tokens=prompt.num_cached_tokens,
+            output_text_tokens=self._num_output_tokens - num_latent_steps,
+            latent_steps=num_latent_steps,
+            latent_blocks=self._machine.num_latent_blocks,
+        )
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         return tuple(self._steps)
 
@@ -148,8 +167,6 @@ class ResponseWriter:
         return round(self._lease.queue_ms + (self._clock() - self._taken_at) * 1000, 3)
 
     def _response(self, status: Status, reason: FinishReason, error: ErrorInfo | None = None) -> Response:
-        prompt = self._prompt or PromptInfo(num_tokens=0, num_image_tokens=0, num_cached_tokens=0, queue_ms=0.0)
-        num_latent_steps = self._machine.num_latent_steps
         return Response(
             id=self._job.response_id,
             created_at=self._job.created_at,
@@ -158,14 +175,7 @@ class ResponseWriter:
             finish_reason=reason,
             steps=self.steps,
             answer=extract_answer("".join(step.text for step in self._steps if isinstance(step, TextStep))),
-            usage=Usage(
-                input_tokens=prompt.num_tokens,
-                image_tokens=prompt.num_image_tokens,
-                cached_tokens=prompt.num_cached_tokens,
-                output_text_tokens=self._num_output_tokens - num_latent_steps,
-                latent_steps=num_latent_steps,
-                latent_blocks=self._machine.num_latent_blocks,
-            ),
+            usage=self.usage,
             timings=Timings(
                 queue_ms=self._queue_ms,
                 time_to_first_step_ms=self._first_step_ms,

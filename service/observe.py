@@ -6,9 +6,11 @@ The line says who asked for what and how it went: never the path that was typed,
 import logging
 import time
 
+from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from contracts.tracing import span
 from service.gateway import Gateway
 
 log = logging.getLogger("ilvr.access")
@@ -43,12 +45,17 @@ class ObserveMiddleware:
             await send(message)
 
         try:
-            with self._metrics.http_in_flight.track_inprogress():
-                await self._app(scope, receive, watched_send)
+            with (
+                self._metrics.http_in_flight.track_inprogress(),
+                span("request", kind="server", parent=_trace_context(scope)) as server_span,
+            ):
+                try:
+                    await self._app(scope, receive, watched_send)
+                finally:
+                    server_span.http(method_of(scope), route_of(scope), status)
         finally:
             duration_s = time.monotonic() - started_at
-            method = scope["method"] if scope["method"] in METHODS else "OTHER"
-            route = route_of(scope)
+            method, route = method_of(scope), route_of(scope)
             self._metrics.http_requests.labels(method=method, route=route, status=str(status)).inc()
             self._metrics.http_time.labels(route=route).observe(duration_s)
             caller = scope.get("state", {}).get("caller")
@@ -63,8 +70,14 @@ class ObserveMiddleware:
                     "bytes": num_bytes,
                     "is_whole": is_whole,
                     "owner": caller.owner if caller is not None else "",
+                    **scope.get("path_params", {}),  # response_id, where it is in the path
                 },
             )
+
+
+def method_of(scope: Scope) -> str:
+    method: str = scope["method"]
+    return method if method in METHODS else "OTHER"
 
 
 def route_of(scope: Scope) -> str:
@@ -74,3 +87,8 @@ def route_of(scope: Scope) -> str:
         matches = {match: route for route in reversed(scope["app"].routes) for match in [route.matches(scope)[0]]}
         route = matches.get(Match.FULL) or matches.get(Match.PARTIAL)
     return str(getattr(route, "path", NO_ROUTE))
+
+
+def _trace_context(scope: Scope) -> dict[str, str]:
+    headers = Headers(scope=scope)
+    return {name: headers[name] for name in ("traceparent", "tracestate") if name in headers}

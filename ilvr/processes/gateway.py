@@ -6,11 +6,13 @@ from collections.abc import Callable
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from broker.measured import measured
 from broker.open import open_broker
 from broker.settings import BrokerSettings
 from ilvr.processes.listener import address, bind
 from ilvr.processes.signals import StopSignals
 from ilvr.processes.web_server import WebServer
+from ilvr.telemetry import telemetry
 from service.app import create_app
 from service.settings import ServiceSettings
 
@@ -30,17 +32,19 @@ def run_gateway(
     anything is served: a port that is taken.
     """
     listener = bind(host, port)
-    uvloop.run(_run(settings, broker_settings, listener, on_ready))
+    with telemetry("gateway") as registry:
+        uvloop.run(_run(settings, broker_settings, registry, listener, on_ready))
 
 
 async def _run(
     settings: ServiceSettings,
     broker_settings: BrokerSettings,
+    registry: CollectorRegistry,
     listener: socket.socket,
     on_ready: Callable[[str], None],
 ) -> None:
-    broker = await open_broker(broker_settings)
-    app = create_app(broker, settings, CollectorRegistry())
+    broker = measured(await open_broker(broker_settings), registry)
+    app = create_app(broker, settings, registry)
     signals = StopSignals()
     server = WebServer(app, listener, grace_s=settings.drain_grace_s, on_started=lambda: on_ready(address(listener)))
     await server.run_until(

@@ -6,11 +6,13 @@ from collections.abc import Callable
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from broker.measured import measured
 from broker.open import open_broker
 from broker.settings import BrokerSettings
 from ilvr.processes.listener import bind
 from ilvr.processes.signals import signals_end_loading
 from ilvr.processes.working import work_until_stopped
+from ilvr.telemetry import telemetry
 from model_runner.attempt import Answering
 from model_runner.main import make_runner, start_engine
 from model_runner.metrics import RunnerMetrics
@@ -27,21 +29,22 @@ def run_runner(settings: RunnerSettings, broker_settings: BrokerSettings, *, on_
     Raises ``StartError`` before any work is taken: a bad checkpoint, or a port that is taken.
     """
     listener = bind(settings.metrics_host, settings.metrics_port, option="--metrics-port")
-    with signals_end_loading():
-        tools = start_engine(settings)
-    return uvloop.run(_run(settings, broker_settings, tools, listener, on_ready))
+    with telemetry("runner") as registry:
+        with signals_end_loading():
+            tools = start_engine(settings)
+        return uvloop.run(_run(settings, broker_settings, registry, tools, listener, on_ready))
 
 
 async def _run(
     settings: RunnerSettings,
     broker_settings: BrokerSettings,
+    registry: CollectorRegistry,
     tools: Answering,
     listener: socket.socket,
     on_ready: Callable[[str], None],
 ) -> int:
     try:
-        registry = CollectorRegistry()
-        broker = await open_broker(broker_settings)
+        broker = measured(await open_broker(broker_settings), registry)
         runner = make_runner(settings, broker=broker, tools=tools, metrics=RunnerMetrics(registry))
         return await work_until_stopped(
             runner, tools.engine, broker, registry, listener, grace_s=settings.drain_grace_s, on_ready=on_ready

@@ -7,12 +7,14 @@ from collections.abc import Callable
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from broker.measured import measured
 from broker.open import open_broker
 from broker.settings import BrokerSettings
 from ilvr.processes.listener import address, bind
 from ilvr.processes.signals import StopSignals, signals_end_loading
 from ilvr.processes.web_server import WebServer
 from ilvr.processes.work import running
+from ilvr.telemetry import telemetry
 from model_runner.attempt import Answering
 from model_runner.main import make_runner, start_engine
 from model_runner.metrics import RunnerMetrics
@@ -38,22 +40,23 @@ def serve(
     served: a bad checkpoint, or a port that is taken.
     """
     listener = bind(host, port)
-    with signals_end_loading():
-        tools = start_engine(runner_settings)
-    uvloop.run(_serve(runner_settings, service_settings, broker_settings, tools, listener, on_ready))
+    with telemetry("serve") as registry:
+        with signals_end_loading():
+            tools = start_engine(runner_settings)
+        uvloop.run(_serve(runner_settings, service_settings, broker_settings, registry, tools, listener, on_ready))
 
 
 async def _serve(
     runner_settings: RunnerSettings,
     service_settings: ServiceSettings,
     broker_settings: BrokerSettings,
+    registry: CollectorRegistry,
     tools: Answering,
     listener: socket.socket,
     on_ready: Callable[[str], None],
 ) -> None:
     try:
-        registry = CollectorRegistry()
-        broker = await open_broker(broker_settings)
+        broker = measured(await open_broker(broker_settings), registry)
         runner = make_runner(runner_settings, broker=broker, tools=tools, metrics=RunnerMetrics(registry))
         async with running(runner.run()) as work:
             await runner.announce()  # so that the first request finds a model

@@ -9,6 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from ilvr.processes.signals import StopSignals
+from service.write_timeout import DroppableProtocol
 
 BACKLOG = 2048
 CLOSING_S = 5.0  # for what ends once it is told to; then its connection is cut
@@ -23,6 +24,8 @@ class WebServer(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                log_config=None,  # its lines go where all others go
+                http=DroppableProtocol,
                 log_level="warning",
                 access_log=False,
                 timeout_graceful_shutdown=round(grace_s + CLOSING_S),
