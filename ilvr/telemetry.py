@@ -5,7 +5,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, GCCollector, Info, Metric, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    Info,
+    Metric,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -27,6 +35,7 @@ def telemetry(process: str) -> Iterator[CollectorRegistry]:
 
 def make_registry(process: str, log_writer: LineWriter) -> CollectorRegistry:
     """A registry that knows memory, processor time and version of this process."""
+    disable_created_metrics()  # a second series beside each counter and histogram, which nobody reads
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

@@ -90,9 +90,12 @@ class Attempt:
             with span("queue", began_s_ago=waited_s):
                 pass
             response = await self._run()
-            answering.set(outcome=response.status if response is not None else "not_ended")
+            outcome = "not_ended" if response is None else response.error.code if response.error else response.status
+            answering.set(outcome=outcome)
             if response is not None and response.error is not None:
-                answering.fail(response.error.code)
+                answering.fail(outcome)
+            told = structs.asdict(response.timings) if response is not None else {}
+            log.info("answered", extra={"outcome": outcome, "attempt": self.lease.attempt, **told})
             return response
 
     async def _run(self) -> Response | None:

@@ -244,6 +244,7 @@ def engine_arguments(
     dtype = settings.dtype if settings.dtype != "auto" else ("float32" if is_cpu else "bfloat16")
     arguments: dict[str, Any] = {
         "model": str(checkpoint.folder),
+        "served_model_name": settings.model_name,  # a label of its metrics
         "hf_overrides": {"architectures": [ARCHITECTURE]},
         "additional_config": {
             SPEC_KEY: asdict(checkpoint.spec),
