@@ -46,7 +46,7 @@ def error_of_answer(url: str, status: int, body: object, retry_after: str | None
     detail = body.get("error") if isinstance(body, dict) else None
     if not isinstance(detail, dict) or detail.get("code") not in ERROR_BY_CODE:
         said = detail.get("message") if isinstance(detail, dict) else None
-        return UnexpectedAnswer(f"{url} answered HTTP {status}: {said or 'is that an ilvr server?'}", status=status)
+        return UnexpectedAnswer(f"{url} answered HTTP {status}; {said or 'is that an ilvr server?'}", status=status)
     seconds = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
     param = detail.get("param")
     return error_of(detail["code"], str(detail.get("message")), param=param, retry_after_s=seconds)

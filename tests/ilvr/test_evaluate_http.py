@@ -116,7 +116,7 @@ def test_without_a_server(data, capsys):
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
     assert "start it with: ilvr serve" in explained(capsys, data, url)
-    assert "--engine http://: the address names no host" in explained(capsys, data, "http://")
+    assert "http:// is not the address of a server" in explained(capsys, data, "http://")
 
 
 def test_another_kind_of_server(data, capsys):
@@ -167,11 +167,11 @@ def test_a_full_queue_is_waited_for(server, data, monkeypatch, capsys):
 
     submit, refusals = server.broker.submit, [1, 1]
 
-    async def full_at_first(job):
+    async def full_at_first(job, **options):
         if refusals:
             refusals.pop()
             raise Overloaded("the queue is full")
-        await submit(job)
+        return await submit(job, **options)
 
     monkeypatch.setattr(server.broker, "submit", full_at_first)
     assert evaluate(data, server, "--ablation", "on") == 0
