@@ -5,14 +5,16 @@
 A test compares the two, so a setting that is new, gone or has another default cannot be forgotten there.
 """
 
+import dataclasses
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
 
 from broker.settings import BrokerSettings
+from contracts import logs
 from model_runner.settings import RunnerSettings
 from service.settings import ServiceSettings
 
@@ -30,7 +32,7 @@ COMPOSE_PROJECT_NAME=ilvr
 # Of Redis: letters and digits, e.g. from `openssl rand -hex 32`.
 ILVR_BROKER_REDIS_PASSWORD=
 
-# API keys, a line for each, as `ilvr keys new NAME` prints it; hashes only. Readable for user 10001.
+# API keys, a line for each, as `ilvr keys new --name NAME` prints it; hashes only. Readable for user 10001.
 ILVR_API_KEYS_FILE=
 
 # A file that holds the password of Grafana's user admin. Readable for user 472.
@@ -47,13 +49,36 @@ GRAFANA_PASSWORD_FILE=
 # A folder of checkpoints on this host, and which of them to serve.
 #ILVR_MODELS=../models
 #ILVR_MODEL=maze-tiny
+
+# Traces, by OTLP over HTTP to a collector that you add to the network "fleet"; none: no traces.
+# OpenTelemetry's other variables (sampler, headers) are read too.
+#OTEL_EXPORTER_OTLP_ENDPOINT=
 """
 
-SECTIONS: tuple[tuple[str, type[BaseSettings]], ...] = (
-    ("gateways", ServiceSettings),
-    ("runners", RunnerSettings),
-    ("Redis: the same for gateways and runners", BrokerSettings),
-)
+
+class Setting(NamedTuple):
+    note: str
+    default: Any
+
+
+def _pydantic(settings: type[BaseSettings]) -> dict[str, Setting]:
+    prefix = settings.model_config.get("env_prefix", "")
+    fields = settings.model_fields.items()
+    return {prefix + name.upper(): Setting(field.description or "", field.default) for name, field in fields}
+
+
+def _of_logs() -> dict[str, Setting]:
+    notes = {"format": f"{', '.join(logs.FORMATS)}; auto: text on a terminal.", "level": f"{', '.join(logs.LEVELS)}."}
+    fields = dataclasses.fields(logs.LogSettings)
+    return {logs.PREFIX + field.name.upper(): Setting(notes[field.name], field.default) for field in fields}
+
+
+SECTIONS: dict[str, dict[str, Setting]] = {
+    "gateways": _pydantic(ServiceSettings),
+    "runners": _pydantic(RunnerSettings),
+    "Redis: the same for gateways and runners": _pydantic(BrokerSettings),
+    "logs": _of_logs(),
+}
 
 # What compose.yml says itself, for the inside of a container; a line in .env would change nothing.
 SET_BY_COMPOSE = {
@@ -67,26 +92,18 @@ SET_BY_COMPOSE = {
 FILLED_IN = {"ILVR_BROKER_REDIS_PASSWORD"}
 
 
-def variables(settings: type[BaseSettings]) -> dict[str, Any]:
-    """Each environment variable of a settings class, with its field."""
-    prefix = settings.model_config.get("env_prefix", "")
-    return {prefix + name.upper(): field for name, field in settings.model_fields.items()}
-
-
 def text() -> str:
-    return "\n".join([HEAD, *(line for title, settings in SECTIONS for line in _section(title, settings))])
+    return "\n".join([HEAD, *(line for title, settings in SECTIONS.items() for line in _section(title, settings))])
 
 
-def _section(title: str, settings: type[BaseSettings]) -> list[str]:
+def _section(title: str, settings: dict[str, Setting]) -> list[str]:
     lines = [f"# ---- {title} ----", ""]
-    for name, field in variables(settings).items():
+    for name, setting in settings.items():
         if name in FILLED_IN:
             continue
-        note = field.description or ""
-        if name in SET_BY_COMPOSE:
-            note = f"{note} compose.yml sets it.".strip()
+        note = f"{setting.note} compose.yml sets it.".strip() if name in SET_BY_COMPOSE else setting.note
         lines += textwrap.wrap(note, WIDTH, initial_indent="# ", subsequent_indent="# ")
-        lines += [f"#{name}={_shown(field.default)}", ""]
+        lines += [f"#{name}={_shown(setting.default)}", ""]
     return lines
 
 

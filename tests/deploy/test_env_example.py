@@ -5,8 +5,13 @@ import re
 
 import yaml
 
+from broker import settings as broker
 from broker.settings import BrokerSettings
+from contracts import logs
+from ilvr import tracing
+from model_runner import settings as model_runner
 from model_runner.settings import RunnerSettings
+from service import settings as service
 from service.settings import ServiceSettings
 from tests.deploy.tools import DEPLOY
 from tests.servers import ROOT
@@ -18,6 +23,10 @@ OF_COMPOSE = re.compile(r"(?<!\$)\$\{(\w+)")
 
 def written():
     return LINE.findall((DEPLOY / ".env.example").read_text())
+
+
+def everything():
+    return ServiceSettings(), RunnerSettings(model="m"), BrokerSettings(), logs.log_settings()
 
 
 def of_compose():
@@ -34,8 +43,8 @@ def test_it_is_what_the_tool_prints():
 def test_every_variable_is_a_setting_or_composes_own_and_none_is_missing():
     names = [name for name, _ in written()]
     assert len(set(names)) == len(names)
-    settings = {name for _, settings in env_example.SECTIONS for name in env_example.variables(settings)}
-    assert set(names) == settings | of_compose()
+    settings = {name for settings in env_example.SECTIONS.values() for name in settings}
+    assert set(names) == settings | of_compose() | {tracing.ENDPOINTS[0]}
 
 
 def test_every_settings_class_of_the_project_is_in_it():
@@ -43,8 +52,10 @@ def test_every_settings_class_of_the_project_is_in_it():
     found = set()
     for package in ("broker", "service", "model_runner", "ilvr", "contracts"):
         for file in (ROOT / package).rglob("*.py"):
-            found |= set(re.findall(r"^class (\w+)\(BaseSettings\)", file.read_text(), flags=re.MULTILINE))
-    assert found == {settings.__name__ for _, settings in env_example.SECTIONS}
+            found |= set(re.findall(r"refuse_unknown_variables\(PREFIX, (\w+)\.", file.read_text()))
+    assert found == {"ServiceSettings", "RunnerSettings", "BrokerSettings", "LogSettings"}
+    prefixes = {re.match(r"ILVR_[A-Z]+_", name)[0] for settings in env_example.SECTIONS.values() for name in settings}
+    assert prefixes == {service.PREFIX, model_runner.PREFIX, broker.PREFIX, logs.PREFIX}
 
 
 def test_the_defaults_that_it_shows_are_accepted_and_are_the_defaults(monkeypatch):
@@ -52,11 +63,11 @@ def test_the_defaults_that_it_shows_are_accepted_and_are_the_defaults(monkeypatc
     for name in list(os.environ):
         if name.startswith("ILVR_"):
             monkeypatch.delenv(name)
-    bare = ServiceSettings(), RunnerSettings(model="m"), BrokerSettings()
+    bare = everything()
     for name, value in written():
         if value and name not in of_compose():
             monkeypatch.setenv(name, value)
-    assert (ServiceSettings(), RunnerSettings(model="m"), BrokerSettings()) == bare
+    assert everything() == bare
 
 
 def test_what_compose_sets_itself_is_said_to_be_set_by_it():
