@@ -21,14 +21,18 @@ find_python() {
   return 1
 }
 
-# Tests start a redis-server of their own; what Debian's package would start as a service must not run beside them.
-find_redis() {
-  command -v redis-server >/dev/null && return
+# Tests start a redis-server of their own, and check alerts with promtool, which comes with Debian's prometheus; what the
+# packages would start as services must not run beside them.
+find_tools() {
+  local packages=()
+  command -v redis-server >/dev/null || packages+=(redis-server)
+  command -v promtool >/dev/null || packages+=(prometheus)
+  [ ${#packages[@]} = 0 ] && return
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "setup: tests need redis-server 7.0 or later (on Debian 12, as root: apt-get install redis-server)" >&2
+    echo "setup: tests need ${packages[*]} (on Debian 12, as root: apt-get install ${packages[*]})" >&2
     return
   fi
-  echo "setup: installing redis-server"
+  echo "setup: installing ${packages[*]}"
   # The package asks this script whether it may start a service. If there is one, it is the machine's and stays.
   local policy=/usr/sbin/policy-rc.d made=
   if [ ! -e "$policy" ]; then
@@ -38,14 +42,14 @@ find_redis() {
   fi
   local options=(-y -qq -o Dpkg::Use-Pty=0 --no-install-recommends) is_done=
   export DEBIAN_FRONTEND=noninteractive
-  if apt-get install "${options[@]}" redis-server >/dev/null 2>&1 ||
-    { apt-get update -qq && apt-get install "${options[@]}" redis-server >/dev/null; }; then is_done=yes; fi
+  if apt-get install "${options[@]}" "${packages[@]}" >/dev/null 2>&1 ||
+    { apt-get update -qq && apt-get install "${options[@]}" "${packages[@]}" >/dev/null; }; then is_done=yes; fi
   if [ -n "$made" ]; then rm -f "$policy"; fi
-  if [ -z "$is_done" ]; then echo "setup: redis-server could not be installed; tests of the Redis broker will fail" >&2; fi
+  if [ -z "$is_done" ]; then echo "setup: ${packages[*]} could not be installed; tests that need them will fail" >&2; fi
 }
 
 started=$SECONDS
-find_redis
+find_tools
 python=$(find_python)
 echo "setup: making $venv with $("$python" --version)"
 "$python" -m venv --clear "$venv"
