@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from contracts.broker import Broker
-from contracts.errors import BrokerUnavailable, EngineDead, IlvrError, ResponseNotFound
+from contracts.errors import BrokerUnavailable, IlvrError, NotReady, ResponseNotFound
 from contracts.events import Event, Failed, Terminal, fold
 from contracts.jobs import Job
 from contracts.responses import error_info
@@ -18,6 +18,9 @@ async def follow_to_end(broker: Broker, job: Job, starting_after: int = -1) -> A
     """``broker.follow``, whose last event is a terminal one also if the broker is lost or has lost the log.
 
     The one that is made up here is in no log: who follows again later may find that the response went on.
+
+    Without a terminal event it ends only where this process closed its broker, because it stops: the response goes on
+    without it, and its client comes back, to another gateway.
     """
     last = starting_after
     error: IlvrError
@@ -27,7 +30,7 @@ async def follow_to_end(broker: Broker, job: Job, starting_after: int = -1) -> A
             yield event
             if isinstance(event, Terminal):
                 return
-        error = EngineDead("The server was stopped before it finished this response.")
+        return
     except BrokerUnavailable as lost:
         error = lost
     except ResponseNotFound:
@@ -37,11 +40,11 @@ async def follow_to_end(broker: Broker, job: Job, starting_after: int = -1) -> A
 
 
 async def terminal_event(broker: Broker, job: Job) -> Terminal:
-    """Waits for it."""
+    """Waits for it. Raises ``NotReady``: this process stops before there is one."""
     async for event in follow_to_end(broker, job):
         if isinstance(event, Terminal):
             return event
-    raise AssertionError("what follow_to_end yields last is terminal")
+    raise NotReady("This gateway is stopping. Send the request again, with the same Idempotency-Key if it had one.")
 
 
 def _failed(job: Job, error: IlvrError, sequence_number: int) -> Failed:

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from contracts.broker import Broker
-from contracts.errors import BrokerUnavailable
+from contracts.errors import BrokerUnavailable, ResponseNotFound
 from contracts.events import (
     Cancelled,
     Completed,
@@ -44,7 +44,7 @@ class Outcomes:
         try:
             async for event in self._broker.follow(response_id):
                 watch.see(event)
-        except BrokerUnavailable as error:  # how it ends will not be known here
+        except (BrokerUnavailable, ResponseNotFound) as error:  # how it ends will not be known here
             self._metrics.responses.labels(outcome=error.code).inc()
         finally:
             watch.close()
