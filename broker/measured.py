@@ -5,7 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from contracts.broker import Broker, BrokerClosed, LeaseLost
 from contracts.errors import IlvrError
@@ -18,8 +18,12 @@ NAMED_ERRORS = {LeaseLost: "lease_lost", BrokerClosed: "broker_closed"}
 OTHER_ERROR = "internal_error"
 
 
-def measured(broker: Broker, registry: CollectorRegistry) -> Broker:
-    """The same broker; its metrics go to the registry."""
+def measured(broker: Broker, registry: CollectorRegistry, *, max_waiting: int) -> Broker:
+    """The same broker; its metrics go to the registry, with the bound of its queue."""
+    bound = Gauge(
+        "ilvr_broker_max_waiting", "Jobs that may wait beyond those runners have room for.", registry=registry
+    )
+    bound.set(max_waiting)
     return cast(Broker, _Measured(broker, registry))
 
 

@@ -35,7 +35,8 @@ def telemetry(process: str) -> Iterator[CollectorRegistry]:
 
 def make_registry(process: str, log_writer: LineWriter) -> CollectorRegistry:
     """A registry that knows memory, processor time and version of this process."""
-    disable_created_metrics()  # a second series beside each counter and histogram, which nobody reads
+    # Else there is a second series beside each counter and histogram, which nobody reads.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)

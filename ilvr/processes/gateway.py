@@ -43,7 +43,7 @@ async def _run(
     listener: socket.socket,
     on_ready: Callable[[str], None],
 ) -> None:
-    broker = measured(await open_broker(broker_settings), registry)
+    broker = measured(await open_broker(broker_settings), registry, max_waiting=broker_settings.max_waiting)
     app = create_app(broker, settings, registry)
     signals = StopSignals()
     server = WebServer(app, listener, grace_s=settings.drain_grace_s, on_started=lambda: on_ready(address(listener)))

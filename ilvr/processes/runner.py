@@ -44,7 +44,7 @@ async def _run(
     on_ready: Callable[[str], None],
 ) -> int:
     try:
-        broker = measured(await open_broker(broker_settings), registry)
+        broker = measured(await open_broker(broker_settings), registry, max_waiting=broker_settings.max_waiting)
         runner = make_runner(settings, broker=broker, tools=tools, metrics=RunnerMetrics(registry))
         return await work_until_stopped(
             runner, tools.engine, broker, registry, listener, grace_s=settings.drain_grace_s, on_ready=on_ready

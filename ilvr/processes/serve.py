@@ -56,7 +56,7 @@ async def _serve(
     on_ready: Callable[[str], None],
 ) -> None:
     try:
-        broker = measured(await open_broker(broker_settings), registry)
+        broker = measured(await open_broker(broker_settings), registry, max_waiting=broker_settings.max_waiting)
         runner = make_runner(runner_settings, broker=broker, tools=tools, metrics=RunnerMetrics(registry))
         async with running(runner.run()) as work:
             await runner.announce()  # so that the first request finds a model

@@ -20,7 +20,7 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 async def broker(registry: CollectorRegistry) -> AsyncIterator[Broker]:
-    broker = measured(EmbeddedBroker(BrokerLimits(max_waiting=1)), registry)
+    broker = measured(EmbeddedBroker(BrokerLimits(max_waiting=1)), registry, max_waiting=1)
     yield broker
     await broker.aclose()
 
@@ -34,6 +34,7 @@ async def test_every_call_of_the_protocol_is_measured_and_no_other(broker: Broke
 
 
 async def test_calls_are_timed(broker: Broker, registry: CollectorRegistry) -> None:
+    assert registry.get_sample_value("ilvr_broker_max_waiting") == 1
     await broker.put_image(image(b"x"))
     await broker.submit(job("resp_a"))
     (lease,) = await broker.take("r1", room=1)
@@ -67,7 +68,7 @@ async def test_a_broker_that_cannot_be_reached(registry: CollectorRegistry) -> N
         async def submit(self, *args: object, **kwargs: object) -> str:
             raise BrokerUnavailable("away")
 
-    broker = measured(Away(), registry)
+    broker = measured(Away(), registry, max_waiting=1)
     with pytest.raises(BrokerUnavailable):
         await broker.submit(job("resp_a"))
     labels = {"call": "submit", "reason": "broker_unavailable"}
