@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from contracts.broker import Broker, LeaseLost, RunnerStatus
-from contracts.errors import EngineDead, IlvrError
+from contracts.errors import DeadlineExceeded, EngineDead, IlvrError
 from contracts.events import (
     Cancelled,
     Completed,
@@ -132,16 +132,19 @@ class ScriptedRunner:
         job, done = lease.job, []
         with suppress(LeaseLost):
             try:
-                await self._say(
-                    lease, InProgress(response_id=job.response_id, queue_ms=lease.queue_ms, cached_tokens=0)
-                )
-                for step in self.steps:
-                    for event in _events_of(job.response_id, step):
-                        await self._say(lease, event)
-                    done.append(step)
-                if self.fail_with:
-                    raise self.fail_with
-                await self._say(lease, self._end(job, done))
+                async with asyncio.timeout(lease.time_left_s):
+                    await self._say(
+                        lease, InProgress(response_id=job.response_id, queue_ms=lease.queue_ms, cached_tokens=0)
+                    )
+                    for step in self.steps:
+                        for event in _events_of(job.response_id, step):
+                            await self._say(lease, event)
+                        done.append(step)
+                    if self.fail_with:
+                        raise self.fail_with
+                    await self._say(lease, self._end(job, done))
+            except TimeoutError:
+                await self._broker.publish(lease, [_failed(job, done, DeadlineExceeded("It took too long."))])
             except IlvrError as error:
                 await self._broker.publish(lease, [_failed(job, done, error)])
             except asyncio.CancelledError:

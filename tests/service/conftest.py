@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import httpx
@@ -72,20 +72,26 @@ class QuietServer(uvicorn.Server):
         return nullcontext()  # they belong to pytest
 
 
-@pytest.fixture
-async def live(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """On a socket: answers arrive as they are sent, and a client can leave."""
     config = uvicorn.Config(
         app, port=0, log_level="warning", ws="none", http=DroppableProtocol, timeout_graceful_shutdown=1
     )
     server = QuietServer(config)
-    serving = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
         yield client
     server.should_exit = True
-    await serving
+    await task
+
+
+@pytest.fixture
+async def live(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    async with serving(app) as client:
+        yield client
 
 
 async def until(is_so: Callable[[], bool], timeout_s: float = 10.0) -> None:
