@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serve until told to end. Raises ``StartError``."""
     from ilvr.processes.gateway import run_gateway
+    from ilvr.processes.ready_line import tell_ready
     from service.exposure import check_exposure
     from service.settings import load_settings
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     check_exposure(args.host, settings)
 
     def on_ready(address: str) -> None:
-        print(f"ilvr gateway is ready: {address}; try {address}/docs, stop with Ctrl-C", flush=True)
+        tell_ready(f"ilvr gateway is ready: {address}; try {address}/docs, stop with Ctrl-C")
 
     run_gateway(settings, broker, host=args.host, port=args.port, on_ready=on_ready)
     return 0

@@ -36,9 +36,10 @@ def run(args: argparse.Namespace) -> int:
 
     settings, broker = runner_settings(args), require_redis(broker_settings(args))
     set_environment()
+    from ilvr.processes.ready_line import tell_ready
     from ilvr.processes.runner import run_runner
 
     def on_ready(address: str) -> None:
-        print(f"ilvr runner is ready: serves {served(settings)}; {address}/metrics, stop with Ctrl-C", flush=True)
+        tell_ready(f"ilvr runner is ready: serves {served(settings)}; {address}/metrics, stop with Ctrl-C")
 
     return run_runner(settings, broker, on_ready=on_ready)

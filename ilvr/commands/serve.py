@@ -45,10 +45,11 @@ def run(args: argparse.Namespace) -> int:
     service = load_settings(max_images=min(service.max_images, runner.max_images))
     check_exposure(args.host, service)
     set_environment()
+    from ilvr.processes.ready_line import tell_ready
     from ilvr.processes.serve import serve
 
     def on_ready(address: str) -> None:
-        print(f"ilvr is ready: {address} serves {served(runner)}; try {address}/docs, stop with Ctrl-C", flush=True)
+        tell_ready(f"ilvr is ready: {address} serves {served(runner)}; try {address}/docs, stop with Ctrl-C")
 
     serve(runner, service, broker, host=args.host, port=args.port, on_ready=on_ready)
     return 0
