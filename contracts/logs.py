@@ -14,10 +14,12 @@ from typing import Any
 from contracts.errors import BadSettings
 from contracts.line_writer import LineWriter
 from contracts.settings import refuse_unknown_variables
+from contracts.tracebacks import traceback_without_messages
 
 PREFIX = "ILVR_LOG_"
 FORMATS = ("auto", "json", "text")
 LEVELS = ("debug", "info", "warning", "error")
+CONTENTS = ("hide", "show")
 # The level is for these; libraries speak up from WARNING on.
 OURS = ("broker", "contracts", "ilvr", "model_runner", "service")
 STANDARD_ERROR = 2
@@ -25,10 +27,14 @@ STANDARD_ERROR = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
-    """``ILVR_LOG_FORMAT`` and ``ILVR_LOG_LEVEL``. auto: text on a terminal, JSON elsewhere."""
+    """``ILVR_LOG_FORMAT``, ``ILVR_LOG_LEVEL``, ``ILVR_LOG_CONTENT``. auto: text on a terminal, JSON elsewhere.
+
+    content: whether messages of exceptions, which may quote a question, are shown.
+    """
 
     format: str = "auto"
     level: str = "info"
+    content: str = "hide"
 
     @property
     def is_json(self) -> bool:
@@ -39,7 +45,7 @@ def log_settings(environment: Mapping[str, str] = os.environ) -> LogSettings:
     """Raises ``BadSettings``."""
     refuse_unknown_variables(PREFIX, LogSettings.__slots__)
     found = {}
-    for name, allowed in (("format", FORMATS), ("level", LEVELS)):
+    for name, allowed in (("format", FORMATS), ("level", LEVELS), ("content", CONTENTS)):
         value = environment.get(PREFIX + name.upper(), "").lower()
         if value and value not in allowed:
             raise BadSettings(f"{PREFIX}{name.upper()} is {value!r}; it is one of {', '.join(allowed)}")
@@ -56,7 +62,9 @@ def configure_logs(process: str, settings: LogSettings | None = None) -> LineWri
     settings = settings or log_settings()
     writer = LineWriter(STANDARD_ERROR)
     handler = LineHandler(writer)
-    handler.setFormatter(_formatter(process, is_json=settings.is_json))
+    # The engine's process knows no text and no key, and its messages say what its hardware lacks.
+    shows_content = settings.content == "show" or process == "engine"
+    handler.setFormatter(_formatter(process, is_json=settings.is_json, shows_content=shows_content))
     level = getattr(logging, settings.level.upper())
     root = logging.getLogger()
     root.handlers = [handler]
@@ -91,12 +99,18 @@ class LineHandler(logging.Handler):
         self._writer.write(line)
 
 
-def _formatter(process: str, *, is_json: bool) -> logging.Formatter:
+def _formatter(process: str, *, is_json: bool, shows_content: bool) -> logging.Formatter:
     import structlog
     from structlog.typing import EventDict, WrappedLogger
 
     def add_process(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
         event["process"] = process
+        return event
+
+    def hide_content(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+        error = event.pop("exc_info", None)
+        if error and error[1] is not None:
+            event["exception"] = traceback_without_messages(error[1])
         return event
 
     before: list[Any] = [
@@ -107,11 +121,14 @@ def _formatter(process: str, *, is_json: bool) -> logging.Formatter:
         add_process,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
+    first: list[Any] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if not shows_content:
+        first.append(hide_content)
     last: list[Any] = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     if not is_json:
         plain = structlog.dev.plain_traceback  # the other one would show what variables hold
         last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
     return structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=before,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        processors=[*first, *last],
     )

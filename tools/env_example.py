@@ -68,7 +68,11 @@ def _pydantic(settings: type[BaseSettings]) -> dict[str, Setting]:
 
 
 def _of_logs() -> dict[str, Setting]:
-    notes = {"format": f"{', '.join(logs.FORMATS)}; auto: text on a terminal.", "level": f"{', '.join(logs.LEVELS)}."}
+    notes = {
+        "format": f"{', '.join(logs.FORMATS)}; auto: text on a terminal.",
+        "level": f"{', '.join(logs.LEVELS)}.",
+        "content": f"{', '.join(logs.CONTENTS)}: messages of exceptions, which may quote a question.",
+    }
     fields = dataclasses.fields(logs.LogSettings)
     return {logs.PREFIX + field.name.upper(): Setting(notes[field.name], field.default) for field in fields}
 
