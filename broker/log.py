@@ -13,6 +13,14 @@ from contracts.jobs import Job
 TERMINAL_TYPES = get_args(Terminal)
 
 
+def check_events(response_id: str, events: Sequence[Event]) -> None:
+    """Raises ``ValueError``: something follows a terminal event, or belongs to another response."""
+    if any(isinstance(event, TERMINAL_TYPES) for event in events[:-1]):
+        raise ValueError(f"{response_id}: nothing can follow a terminal event")
+    if any(event.response_id != response_id for event in events):
+        raise ValueError(f"{response_id}: an event of another response")
+
+
 class ResponseLog:
     """Append-only. Open until its last event is terminal.
 
@@ -66,10 +74,7 @@ class ResponseLog:
 
         Raises ``ValueError``: something follows a terminal event, or belongs to another response.
         """
-        if any(isinstance(event, TERMINAL_TYPES) for event in events[:-1]):
-            raise ValueError(f"{self.job.response_id}: nothing can follow a terminal event")
-        if any(event.response_id != self.job.response_id for event in events):
-            raise ValueError(f"{self.job.response_id}: an event of another response")
+        check_events(self.job.response_id, events)
         first = len(self.events)
         numbered = [msgspec.structs.replace(event, sequence_number=first + i) for i, event in enumerate(events)]
         self.events.extend(numbered)

@@ -3,7 +3,6 @@
 from broker.embedded import EmbeddedBroker
 from broker.settings import BrokerSettings
 from contracts.broker import Broker
-from contracts.errors import BadSettings
 
 
 async def open_broker(settings: BrokerSettings) -> Broker:
@@ -13,4 +12,6 @@ async def open_broker(settings: BrokerSettings) -> Broker:
     """
     if settings.redis_url is None:
         return EmbeddedBroker(settings.limits())
-    raise BadSettings("the Redis broker is not there yet; leave out ILVR_BROKER_REDIS_URL")
+    from broker.redis.broker import RedisBroker  # takes a while to import, which the embedded broker need not
+
+    return RedisBroker(settings)

@@ -1,0 +1,226 @@
+"""The broker on Redis. Gateways and runners each have one of these; all that they share lies in Redis."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+
+from broker.log import check_events
+from broker.redis.ending import GIVEN_BACK, Ending
+from broker.redis.images import Images
+from broker.redis.keys import Keys
+from broker.redis.leases import Leases
+from broker.redis.link import Link
+from broker.redis.logs import Asked, Logs
+from broker.redis.owners import Owners
+from broker.redis.queue import Queue
+from broker.redis.submission import Submission
+from broker.redis.sweeper import Sweeper
+from broker.redis.wakeups import POLL_S, Wakeups
+from broker.settings import BrokerSettings
+from contracts.broker import BrokerClosed, LeaseLost, RunnerStatus
+from contracts.errors import BrokerUnavailable, NotReady, ResponseNotFound
+from contracts.events import Event
+from contracts.jobs import Idempotency, ImageRef, Job, Lease, RateLimit, StoredImage
+
+log = logging.getLogger(__name__)
+
+FOLLOW_WITHOUT_REDIS_S = 30.0  # how long a follower waits for a Redis that is away
+CLOSE_S = 3.0
+LOST = "The broker has lost this response. Send the request again."
+
+
+class RedisBroker:
+    """``contracts.broker.Broker``. Make it inside a running loop; close it.
+
+    A lease is good only on the object that it was taken from.
+    """
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        limits, ttl_s = settings.limits(), settings.redis_ttl_s
+        keys = Keys(settings.key_prefix)
+        self._keys = keys
+        self._limits = limits
+        self._link = link = Link(settings)
+        self._logs = Logs(link, keys, ttl_s=ttl_s, keep_finished_s=limits.keep_finished_s)
+        self._queue = Queue(link, keys, limits, ttl_s=ttl_s)
+        self._images = Images(link, keys, limits, ttl_s=ttl_s)
+        self._owners = Owners(link, keys, ttl_s=ttl_s)
+        self._ending = Ending(
+            self._logs,
+            self._queue,
+            self._images,
+            self._owners,
+            max_attempts=limits.max_attempts,
+            keep_finished_s=limits.keep_finished_s,
+        )
+        self._submission = Submission(self._logs, self._queue, self._images, self._owners, self._in_background)
+        self._wakeups = Wakeups(link)
+        self._leases = Leases(self._logs, self._queue, self._ending, self._in_background)
+        self._sweeper = Sweeper(self._logs, self._queue, self._images, self._owners, self._ending, limits)
+        self._background: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+        self._services = [
+            asyncio.create_task(self._sweeper.run(), name="broker sweeps"),
+            asyncio.create_task(self._leases.run(), name="broker leases"),
+        ]
+
+    async def put_image(self, image: StoredImage, *, owner: str = "") -> None:
+        await self._images.put(image, owner)
+
+    async def get_image(self, image_id: str, *, owner: str | None = None) -> StoredImage:
+        return await self._images.get(image_id, owner)
+
+    async def image_ref(self, image_id: str, *, owner: str | None = None) -> ImageRef:
+        return await self._images.ref(image_id, owner)
+
+    async def check_room(self, num_bytes: int, *, owner: str = "", idempotency_key: str | None = None) -> None:
+        if idempotency_key is None or await self._owners.claimed(owner, idempotency_key) is None:
+            await self._queue.check_room(num_bytes)
+
+    async def spend(self, owner: str, limit: RateLimit) -> None:
+        await self._owners.spend(owner, limit)
+
+    async def submit(self, job: Job, *, idempotency: Idempotency | None = None, max_open: int | None = None) -> str:
+        if self._is_closed:
+            raise NotReady("The server is stopping.")
+        response_id = await self._submission.submit(job, idempotency, max_open)
+        if job.timeout_s is not None and response_id == job.response_id:
+            self._sweeper.at_once_in(job.timeout_s)
+            self._sweeper.at_once_in(job.timeout_s + self._limits.deadline_slack_s)
+        return response_id
+
+    async def job(self, response_id: str) -> Job:
+        return await self._logs.job(response_id)
+
+    async def events(self, response_id: str) -> Sequence[Event]:
+        return tuple([event async for event in self._logs.pages(response_id)])
+
+    async def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
+        position, num_seen, reached_at = max(starting_after + 1, 0), 0, 0.0
+        async with self._wakeups.listening(self._logs.channel(response_id)) as channel:
+            while not self._is_closed:
+                num_told = channel.num_told
+                try:
+                    page, num_events, is_over = await self._logs.page(response_id, position)
+                except BrokerUnavailable:
+                    if not reached_at or time.monotonic() - reached_at > FOLLOW_WITHOUT_REDIS_S:
+                        raise
+                    await channel.wait_beyond(num_told)
+                    continue
+                except ResponseNotFound:
+                    if num_seen:  # a Redis that has forgotten everything; or the reader took longer than it is kept
+                        raise BrokerUnavailable(LOST) from None
+                    raise
+                if num_events < num_seen:
+                    raise BrokerUnavailable(LOST)
+                num_seen, reached_at = num_events, time.monotonic()
+                for event in page:
+                    yield event
+                position += len(page)
+                if position < num_events:
+                    continue
+                if is_over:
+                    return
+                await channel.wait_beyond(num_told)
+
+    async def cancel(self, response_id: str) -> None:
+        await self._pass_on(response_id, await self._logs.ask_cancel(response_id))
+
+    async def note_reading(self, response_ids: Sequence[str], *, reader: str, for_s: float) -> None:
+        for response_id in response_ids:
+            await self._logs.note_reading(response_id, reader, for_s)
+
+    async def cancel_unread(self, response_id: str, *, reader: str) -> float:
+        asked = await self._logs.cancel_unread(response_id, reader)
+        await self._pass_on(response_id, asked)
+        return asked.read_for_s
+
+    async def runners(self) -> Sequence[RunnerStatus]:
+        return tuple(await self._queue.runners())
+
+    async def take(self, runner_id: str, *, room: int) -> Sequence[Lease]:
+        if room < 1:
+            raise ValueError(f"a runner takes when it has room, not with room for {room}")
+        async with self._wakeups.listening(self._keys.jobs) as channel:
+            while not self._is_closed:
+                num_told = channel.num_told
+                try:
+                    leases, look_again_s = await self._leases.take(runner_id, room)
+                except BrokerUnavailable:
+                    leases, look_again_s = [], None
+                if leases and self._is_closed:
+                    self._in_background(self._leases.withdraw(leases))
+                elif leases:
+                    return leases
+                await channel.wait_beyond(num_told, at_most_s=POLL_S if look_again_s is None else look_again_s)
+        raise BrokerClosed
+
+    async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
+        self._leases.find(lease)
+        check_events(lease.job.response_id, events)
+        await self._leases.publish(lease, events, num_before)
+
+    async def give_back(self, lease: Lease, *, is_lost: bool = False) -> None:
+        own = self._leases.find(lease)
+        is_own = await self._ending.take_back(own.held, GIVEN_BACK, how="lost" if is_lost else "given")
+        self._leases.remove(lease)
+        if not is_own:
+            raise LeaseLost(lease.job.response_id)
+
+    async def cancellations(self, runner_id: str) -> AsyncIterator[str]:
+        told: set[str] = set()
+        async with self._wakeups.listening(self._keys.cancels) as channel:
+            while not self._is_closed:
+                num_told = channel.num_told
+                try:
+                    asked = await self._queue.asked(runner_id)
+                except BrokerUnavailable:
+                    asked = told
+                told &= asked
+                for response_id in asked - told:
+                    told.add(response_id)
+                    yield response_id
+                await channel.wait_beyond(num_told)
+
+    async def heartbeat(self, status: RunnerStatus) -> None:
+        self._leases.serve(status.runner_id)
+        await self._queue.heartbeat(status)
+
+    async def aclose(self) -> None:
+        """What is open stays open, for others."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._wakeups.tell_all()
+        await asyncio.sleep(0)  # who waits for work ends now, and may have some to give back
+        for service in self._services:
+            service.cancel()
+        await asyncio.wait(self._services)
+        if self._background:
+            await asyncio.wait(self._background, timeout=CLOSE_S)
+        with contextlib.suppress(BrokerUnavailable):
+            await self._leases.farewell()
+        await self._wakeups.aclose()
+        await self._link.aclose()
+
+    async def _pass_on(self, response_id: str, asked: Asked) -> None:
+        """The wish for an end to whom it concerns."""
+        if asked.found == "waiting":
+            await self._ending.cancel(response_id, epoch=asked.epoch)
+        elif asked.found == "running":
+            await self._queue.ask_runner(response_id)
+
+    def _in_background(self, work: Awaitable[None]) -> None:
+        """What a cancelled call has left to do."""
+
+        async def do() -> None:
+            try:
+                await work
+            except BrokerUnavailable:
+                log.warning("what a cancelled call has left is for the sweeps: Redis is away")
+
+        task = asyncio.create_task(do())
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

@@ -1,0 +1,148 @@
+"""The connection to Redis: bounded retries, and one line in the log for each outage."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    ClusterError,
+    ConnectionError,
+    MasterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    TimeoutError,
+    TryAgainError,
+)
+
+from broker.redis.cancellation import heeding
+from broker.redis.scripts import script
+from broker.settings import BrokerSettings
+from contracts.errors import BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+UNREACHABLE = (
+    ConnectionError,
+    TimeoutError,
+    ClusterDownError,
+    ClusterError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    TryAgainError,
+    OSError,
+)
+CLOSED_TRANSPORT = "the handler is closed"  # a RuntimeError of uvloop, where asyncio has a ConnectionError
+CONNECT_S = 2.0
+ANSWER_S = 3.0
+RETRY_S = 4.0  # from the first failure of a call until it gives up
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
+MAX_CONNECTIONS = 64
+Argument = str | bytes | int | float
+
+
+class Link:
+    """Runs scripts. Any number of calls at once."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        assert settings.redis_url is not None
+        options: dict[str, Any] = {
+            "retry": Retry(NoBackoff(), 0),
+            "socket_connect_timeout": CONNECT_S,
+            "socket_timeout": ANSWER_S,
+            "socket_keepalive": True,
+            "protocol": 2,
+        }
+        if settings.redis_password is not None:
+            options["password"] = settings.redis_password.get_secret_value()
+        self._client: Any
+        if settings.redis_cluster:
+            self._client = RedisCluster.from_url(settings.redis_url, **options)
+        else:
+            pool = BlockingConnectionPool.from_url(
+                settings.redis_url, max_connections=MAX_CONNECTIONS, timeout=ANSWER_S, **options
+            )
+            self._client = Redis(connection_pool=pool)
+        self._is_cluster = settings.redis_cluster
+        self._down_since: float | None = None
+
+    @property
+    def is_down(self) -> bool:
+        """Whether the last call failed."""
+        return self._down_since is not None
+
+    async def run(self, name: str, keys: Sequence[str], *args: Argument) -> Any:
+        """The answer of a script. Raises ``BrokerUnavailable``."""
+        wanted = script(name)
+        give_up_at, pause_s = time.monotonic() + RETRY_S, FIRST_PAUSE_S
+        while True:
+            try:
+                try:
+                    answer = await heeding(self._client.evalsha(wanted.sha, len(keys), *keys, *args))
+                except NoScriptError:  # a server that has just started, or SCRIPT FLUSH
+                    answer = await heeding(self._client.eval(wanted.source, len(keys), *keys, *args))
+            except (*UNREACHABLE, RuntimeError) as error:
+                raise_unless_unreachable(error)
+                self._note_down(error)
+                # When it has been away for so long, a caller does not have to wait for the same news again.
+                has_been_away = time.monotonic() - (self._down_since or math.inf) > RETRY_S
+                if has_been_away or time.monotonic() + pause_s > give_up_at:
+                    raise BrokerUnavailable("The broker cannot be reached. Try again shortly.") from error
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                continue
+            self._note_up()
+            return answer
+
+    def subscriber(self) -> Any:
+        """A client for pub/sub; of a cluster, where a message reaches every node, one of some node."""
+        if not self._is_cluster:
+            return self._client
+        node = self._client.get_random_node()
+        return Redis(host=node.host, port=node.port, **_login(node.connection_kwargs))
+
+    async def close_subscriber(self, client: Any) -> None:
+        if client is not self._client:
+            await client.aclose()
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+        if not self._is_cluster:
+            await self._client.connection_pool.disconnect()
+
+    def _note_down(self, error: BaseException) -> None:
+        if self._down_since is None:
+            self._down_since = time.monotonic()
+            log.warning("Redis cannot be reached (%s); trying again until it can", _reason(error))
+
+    def _note_up(self) -> None:
+        if self._down_since is not None:
+            log.warning("Redis is there again after %.1f s", time.monotonic() - self._down_since)
+            self._down_since = None
+
+
+def raise_unless_unreachable(error: BaseException) -> None:
+    """Of what was caught: whether it only says that there is no connection."""
+    if not isinstance(error, UNREACHABLE) and CLOSED_TRANSPORT not in str(error):
+        raise error
+
+
+def _login(options: dict[str, Any]) -> dict[str, Any]:
+    names = ("username", "password", "socket_connect_timeout", "socket_keepalive", "protocol", "retry")
+    return {name: options[name] for name in names if name in options}
+
+
+def _reason(error: BaseException) -> str:
+    """One line; redis-py's messages hold addresses, never a password."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,115 @@
+"""What every process does about once a second, so that nothing is left over from one that died.
+
+Any number of processes sweep; whatever two of them find at once happens once. Only the clock of Redis counts.
+"""
+
+import asyncio
+import logging
+import time
+
+from broker.limits import BrokerLimits
+from broker.redis.ending import NO_RUNNER, RUNNER_GONE, Ending
+from broker.redis.images import Images
+from broker.redis.logs import Logs
+from broker.redis.owners import Owners
+from broker.redis.queue import Held, Queue
+from contracts.errors import BrokerUnavailable
+
+log = logging.getLogger(__name__)
+
+MAX_INTERVAL_S = 1.0
+# For how long a runner may have a job that it has not leased, and a pin may have no response: both are made in two
+# steps, of which the process may be held up between.
+SETTLING_S = 10.0
+
+
+class Sweeper:
+    def __init__(
+        self, logs: Logs, queue: Queue, images: Images, owners: Owners, ending: Ending, limits: BrokerLimits
+    ) -> None:
+        self._logs = logs
+        self._queue = queue
+        self._images = images
+        self._owners = owners
+        self._ending = ending
+        self._interval_s = min(MAX_INTERVAL_S, limits.runner_silence_s / 5, limits.no_runner_grace_s / 5)
+        self._image_ttl_s = limits.image_ttl_s
+        self._jobs_cursor = "0"
+        self._pins_cursor = "0"
+        self._orphans: dict[tuple[str, str], float] = {}
+        self._kept_at: dict[str, float] = {}
+        self._hurry = asyncio.Event()
+
+    def at_once_in(self, seconds: float) -> None:
+        """Something is due then, and should not wait for the next turn."""
+        asyncio.get_running_loop().call_later(seconds + 0.002, self._hurry.set)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(self._interval_s):
+                    await self._hurry.wait()
+            except TimeoutError:
+                pass
+            try:
+                await self.sweep(is_hurry=self._hurry.is_set())
+            except BrokerUnavailable:
+                continue  # the link has said so
+            finally:
+                self._hurry.clear()
+
+    async def sweep(self, *, is_hurry: bool = False) -> None:
+        """Raises ``BrokerUnavailable``."""
+        # A little less than the interval, so that this process is not too early for itself.
+        found = await self._queue.sweep(interval_s=self._interval_s * 0.8, is_hurry=is_hurry)
+        if found is None:
+            return
+        for held in found.lost:
+            await self._ending.take_back(held, RUNNER_GONE)
+        for offered in found.unserved:
+            await self._ending.fail(offered.response_id, NO_RUNNER, epoch=offered.epoch)
+        for offered, waits in found.overdue:
+            await self._ending.fail_overdue(offered.response_id, epoch=offered.epoch if waits else None)
+        await self._walk_jobs()
+        await self._walk_images()
+
+    async def _walk_jobs(self) -> None:
+        """Mend what was left half done, and keep alive what is open."""
+        self._jobs_cursor, page = await self._queue.walk(self._jobs_cursor)
+        for held in page:
+            await self._mend(held)
+
+    async def _mend(self, held: Held) -> None:
+        state = await self._logs.look(held.response_id)
+        if state.status != "open" or state.job is None:
+            await self._ending.settle(held.response_id)
+            return
+        if state.claimed_key:
+            await self._owners.keep(state.job.owner, state.claimed_key, held.response_id)
+        if not held.runner_id:
+            if state.is_cancel_asked:
+                await self._ending.cancel(held.response_id, epoch=held.epoch)
+            return
+        if not held.is_runner_known:
+            await self._ending.take_back(held, RUNNER_GONE)
+        elif state.epoch == held.epoch and held.for_s > SETTLING_S:
+            await self._ending.put_back(held, "unused")
+        elif state.is_cancel_asked:
+            await self._queue.ask_runner(held.response_id)
+
+    async def _walk_images(self) -> None:
+        self._pins_cursor, pins = await self._images.sweep(self._pins_cursor)
+        now_s = time.monotonic()
+        for image_id, response_id in pins:
+            if (await self._logs.look(response_id)).status == "open":
+                self._orphans.pop((image_id, response_id), None)
+                if now_s - self._kept_at.get(image_id, 0.0) > self._image_ttl_s / 4:
+                    self._kept_at[image_id] = now_s
+                    await self._images.keep_file(image_id)
+            elif now_s - self._orphans.setdefault((image_id, response_id), now_s) > SETTLING_S:
+                del self._orphans[image_id, response_id]
+                await self._images.unpin([image_id], response_id)
+        if self._pins_cursor == "0" and not pins:
+            self._kept_at.clear()
+            self._orphans.clear()

@@ -1,0 +1,153 @@
+"""One pub/sub connection for all who wait in this process.
+
+A message says only that there is something new; what it is, is read. So a message that is lost costs time, not events:
+who waits looks by itself now and then.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from broker.redis.cancellation import heeding
+from broker.redis.link import UNREACHABLE, Link, raise_unless_unreachable
+
+log = logging.getLogger(__name__)
+
+POLL_S = 5.0  # while messages come
+POLL_WITHOUT_S = 0.5  # while they cannot
+PING_EVERY_S = 3.0
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+
+
+class Channel:
+    """What one name has been told; ``num_told`` only grows."""
+
+    __slots__ = ("_changed", "_wakeups", "num_readers", "num_told")
+
+    def __init__(self, wakeups: "Wakeups") -> None:
+        self._wakeups = wakeups
+        self._changed = asyncio.Event()
+        self.num_readers = 0
+        self.num_told = 0
+
+    def tell(self) -> None:
+        self.num_told += 1
+        event, self._changed = self._changed, asyncio.Event()
+        event.set()
+
+    async def wait_beyond(self, num_told: int, *, at_most_s: float = POLL_S) -> None:
+        """Returns when more has been told, or after a while in any case."""
+        timeout_s = min(at_most_s, POLL_S if self._wakeups.is_connected else POLL_WITHOUT_S)
+        if self.num_told == num_told:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._changed.wait()
+
+
+class Wakeups:
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._channels: dict[bytes, Channel] = {}
+        self._pubsub: Any = None
+        self._reader: asyncio.Task[None] | None = None
+        self._sending = asyncio.Lock()  # one that fails connects anew, so nothing may be closed meanwhile
+        self._has_channels = asyncio.Event()
+        self._is_closed = False
+        self.is_connected = False
+
+    @asynccontextmanager
+    async def listening(self, name: str) -> AsyncIterator[Channel]:
+        """It is told of the beginning of its subscription too, so who looks once before misses nothing."""
+        key = name.encode()
+        channel = self._channels.get(key)
+        is_new = channel is None
+        if channel is None:
+            channel = self._channels[key] = Channel(self)
+        channel.num_readers += 1
+        try:
+            if is_new:
+                self._has_channels.set()
+                if self._reader is None and not self._is_closed:
+                    self._reader = asyncio.create_task(self._read(), name="broker wake-ups")
+                await self._send("subscribe", key)
+            yield channel
+        finally:
+            channel.num_readers -= 1
+            if not channel.num_readers:
+                del self._channels[key]
+                if not self._channels:
+                    self._has_channels.clear()
+                await self._send("unsubscribe", key)
+
+    def tell_all(self) -> None:
+        for channel in tuple(self._channels.values()):
+            channel.tell()
+
+    async def aclose(self) -> None:
+        self._is_closed = True
+        self.tell_all()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+
+    async def _send(self, command: str, key: bytes) -> None:
+        """Where it cannot be sent, the reader notices too, and subscribes to all anew."""
+        async with self._sending:
+            if self.is_connected:
+                try:
+                    await heeding(getattr(self._pubsub, command)(key))
+                except (*UNREACHABLE, RuntimeError) as error:
+                    raise_unless_unreachable(error)
+                    self.is_connected = False
+
+    async def _read(self) -> None:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            await self._has_channels.wait()
+            try:
+                async with self._connection() as pubsub:
+                    pause_s = FIRST_PAUSE_S
+                    await self._read_messages(pubsub)
+            except (*UNREACHABLE, RuntimeError) as error:
+                raise_unless_unreachable(
+                    error
+                )  # the line in the log is for calls that fail; these messages only save time
+            self.tell_all()  # whatever was told meanwhile
+            await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Any]:
+        client = self._link.subscriber()
+        self._pubsub = client.pubsub()
+        try:
+            await heeding(self._pubsub.connect())
+            if self._channels:
+                await heeding(self._pubsub.subscribe(*self._channels))
+            self.is_connected = True
+            yield self._pubsub
+        finally:
+            self.is_connected = False
+            async with self._sending:
+                await self._pubsub.aclose()
+            await self._link.close_subscriber(client)
+
+    async def _read_messages(self, pubsub: Any) -> None:
+        """Until the connection is lost. A ping notices one that is lost without a word."""
+        is_asked = False
+        while self.is_connected:
+            message = await heeding(pubsub.get_message(timeout=PING_EVERY_S))
+            if message is None:
+                if is_asked:
+                    return
+                is_asked = True
+                if pubsub.subscribed:
+                    await heeding(pubsub.ping())
+                continue
+            is_asked = False
+            channel = self._channels.get(message["channel"] or b"")
+            if channel is not None:
+                channel.tell()
