@@ -18,7 +18,7 @@ from service.openapi import DescribedApp
 from service.request_id import RequestIdMiddleware
 from service.routes import health, images, models, pages, reason, responses
 from service.settings import ServiceSettings
-from service.write_timeout import WriteTimeoutMiddleware
+from service.write_timeout import STATE
 
 DESCRIPTION = """\
 Questions about pictures, answered by a model that reasons in text and in latent visual steps. Each step is streamed as
@@ -35,8 +35,8 @@ def create_app(broker: Broker, settings: ServiceSettings, registry: CollectorReg
     """
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        yield
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, object]]:
+        yield {STATE: settings.write_timeout_s}
         await gateway.aclose()
 
     gateway = Gateway(broker, settings, registry)
@@ -52,5 +52,4 @@ def create_app(broker: Broker, settings: ServiceSettings, registry: CollectorReg
     app.add_middleware(AuthenticationMiddleware, gateway=gateway, keys=open_keys(settings))
     app.add_middleware(ObserveMiddleware, gateway=gateway)
     app.add_middleware(RequestIdMiddleware)
-    app.add_middleware(WriteTimeoutMiddleware, timeout_s=settings.write_timeout_s)
     return app
