@@ -4,6 +4,7 @@ The line says who asked for what and how it went: never the path that was typed,
 """
 
 import logging
+import re
 import time
 
 from starlette.datastructures import Headers
@@ -19,6 +20,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 # Asked every few seconds by machines: their lines are of level DEBUG while all is well.
 PROBES = frozenset({"/healthz", "/readyz", "/metrics"})
 NO_ROUTE = "none"
+RESPONSE_ID = re.compile(r"resp_[0-9a-f]{32}")
 
 
 class ObserveMiddleware:
@@ -70,9 +72,15 @@ class ObserveMiddleware:
                     "bytes": num_bytes,
                     "is_whole": is_whole,
                     "owner": caller.owner if caller is not None else "",
-                    **scope.get("path_params", {}),  # response_id, where it is in the path
+                    **_response_id(scope),
                 },
             )
+
+
+def _response_id(scope: Scope) -> dict[str, str]:
+    """Where it is in the path, and is an id: anything else is what somebody typed."""
+    given = scope.get("path_params", {}).get("response_id", "")
+    return {"response_id": given} if RESPONSE_ID.fullmatch(given) else {}
 
 
 def method_of(scope: Scope) -> str:
