@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 
-from contracts.errors import IlvrError
-from service.errors import INTERNAL_CODE
+from contracts.errors import EngineError, IlvrError
+from service.errors import ERROR_BY_CODE, INTERNAL_CODE
 
 # 5 ms to 82 s, doubling: first steps land in the middle, a stuck queue is still on the scale.
 FIRST_STEP_BUCKETS_S = tuple(0.005 * 2**i for i in range(15))
@@ -21,6 +21,14 @@ RESPONSE_BUCKETS_S = tuple(0.010 * 2**i for i in range(16))
 GAP_BUCKETS_S = (0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.12, 0.16, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 # 2 ms to 4.4 min: an error or a page at one end, a whole stream at the other.
 HTTP_BUCKETS_S = tuple(0.002 * 2**i for i in range(18))
+
+OUTCOMES = (
+    "completed",
+    "incomplete",
+    "cancelled",
+    *(code for code, error in ERROR_BY_CODE.items() if issubclass(error, EngineError)),
+    INTERNAL_CODE,
+)
 
 
 class GatewayMetrics:
@@ -53,6 +61,8 @@ class GatewayMetrics:
             labelnames=("outcome",),
             registry=registry,
         )
+        for outcome in OUTCOMES:  # at 0 from the start: a first increase from nothing is none for Prometheus
+            self.responses.labels(outcome=outcome)
         self.in_flight = Gauge(
             "ilvr_gateway_responses_in_flight",
             "Responses submitted by this gateway and not yet ended, those that wait included.",
