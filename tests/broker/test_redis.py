@@ -1,16 +1,15 @@
 """The broker on Redis passes the contract, against a real server."""
 
-import dataclasses
 from collections.abc import AsyncIterator
 
 import pytest
 
 from broker.limits import BrokerLimits
 from broker.open import open_broker
-from broker.settings import BrokerSettings
 from contracts.broker import Broker
 from tests.broker.contract import BrokerContract, MakeBroker
-from tests.broker.redis_server import RedisServer, fresh_prefix
+from tests.broker.redis_brokers import TwoProcesses, settings
+from tests.broker.redis_server import RedisServer
 
 
 class TestContract(BrokerContract):
@@ -19,11 +18,24 @@ class TestContract(BrokerContract):
         made: list[Broker] = []
 
         async def make(limits: BrokerLimits) -> Broker:
-            broker = await open_broker(
-                BrokerSettings(redis_url=redis_server.url, key_prefix=fresh_prefix(), **dataclasses.asdict(limits))
-            )
-            made.append(broker)
-            return broker
+            made.append(await open_broker(settings(redis_server, limits)))
+            return made[-1]
+
+        yield make
+        for broker in made:
+            await broker.aclose()
+
+
+class TestContractOfTwoProcesses(BrokerContract):
+    """What a gateway's object and a runner's object know of each other comes through Redis alone."""
+
+    @pytest.fixture
+    async def make_broker(self, redis_server: RedisServer) -> AsyncIterator[MakeBroker]:
+        made: list[TwoProcesses] = []
+
+        async def make(limits: BrokerLimits) -> TwoProcesses:
+            made.append(TwoProcesses(settings(redis_server, limits)))
+            return made[-1]
 
         yield make
         for broker in made:
