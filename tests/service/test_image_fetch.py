@@ -2,14 +2,17 @@
 
 import asyncio
 import gzip
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contracts.errors import ImageTooLarge, Overloaded, UrlNotAllowed, UrlNotFetched
 from service.image_fetch import MAX_FETCHES, MAX_REDIRECTS, ImageFetcher
+from service.pinned_connections import connect, resolve
 from service.settings import ServiceSettings
 from tests.service.helpers import picture
 from tests.service.remote import PUBLIC_ADDRESS, Remote, certificate, ok, redirect, serving
@@ -155,13 +158,21 @@ class TestAddresses:
         await failed(fetcher)
         assert remote.connected == []
 
-    async def test_a_name_of_this_machine_by_the_system_itself(self, settings: ServiceSettings) -> None:
-        """With the resolver and the connections that the gateway has; nothing leaves this machine."""
-        settings = settings.model_copy(update={"image_url_hosts": ("*.localhost",)})
-        fetcher = ImageFetcher(settings)
-        for name in ("a.localhost", "x.a.localhost"):
-            with pytest.raises((UrlNotAllowed, UrlNotFetched)):  # by the system's resolver it is 127.0.0.1 or unknown
-                await fetcher.fetch(f"http://{name}/", PARAM)
+    async def test_what_the_system_is_asked(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+
+        async def getaddrinfo(host: str, port: int, **kinds: int) -> list[tuple[Any, ...]]:
+            asked.append((host, port))
+            tcp = (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+            return [(*tcp, ("1.1.1.1", port)), (*tcp, ("1.1.1.1", port)), (*tcp, ("::1", port, 0, 0))]
+
+        monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+        assert await resolve("images.example.com", 443) == ["1.1.1.1", "::1"]
+        assert asked == [("images.example.com.", 443)]  # the dot: no search domain is added to it
+
+    async def test_only_addresses_are_connected_to(self) -> None:
+        with pytest.raises(ValueError, match="does not appear to be"):
+            await connect("localhost", 9, 1.0)
 
 
 class TestRedirects:
