@@ -44,7 +44,8 @@ ANSWER_OR_STREAM: Answers = {
     413: _error("Body, image or prompt too large"),
     415: _error("Not an image"),
     422: _error("A field is wrong, unknown, or not supported yet"),
-    429: _error("As many requests wait as the queue admits; see `Retry-After`"),
+    409: _error("The idempotency key came with another request before"),
+    429: _error("The queue is full, or the key's rate or number of open responses is reached; see `Retry-After`"),
     500: _error("Generation failed"),
     503: _error("No model is ready; see `Retry-After`"),
 }
@@ -52,7 +53,7 @@ STORED_IMAGE: Answers = {
     200: {"description": "Its id and size", "content": _json_of("ImageRef")},
     413: _error("Too many bytes or pixels"),
     415: _error("Not an image"),
-    429: _error("The image store is full of images in use; see `Retry-After`"),
+    429: _error("The image store is full of images in use, or the key's rate is reached; see `Retry-After`"),
 }
 
 _FILE = {"type": "string", "format": "binary"}
@@ -107,7 +108,21 @@ class DescribedApp(FastAPI):
             )
             schemas.update(answers)
             schemas["Event"] = event
+            _ask_for_keys(described)
         return super().openapi()
+
+
+def _ask_for_keys(described: dict[str, Any]) -> None:
+    """Where keys are on; the page then has a field for one."""
+    described["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    for path, operations in described["paths"].items():
+        if path.startswith("/v1/"):
+            for operation in operations.values():
+                operation["security"] = [{"key": []}, {}]
+                operation["responses"] |= {
+                    "401": _error("Where keys are on: no API key, or an unknown one"),
+                    "403": _error("The key lacks the scope, or the URL of an image is not allowed"),
+                }
 
 
 def _drop_fastapi_errors(described: dict[str, Any]) -> None:

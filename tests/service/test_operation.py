@@ -166,6 +166,10 @@ async def test_the_description_is_whole(client: httpx.AsyncClient) -> None:
         "/v1/reason/{response_id}/events",
         "/version",
     ]
+    for path, operations in described["paths"].items():
+        for operation in operations.values():
+            assert ({"401", "403"} <= set(operation["responses"])) == path.startswith("/v1/")
+            assert ("security" in operation) == path.startswith("/v1/")
     body = described["paths"]["/v1/reason"]["post"]["requestBody"]["content"]
     assert sorted(body) == ["application/json", "multipart/form-data"]
 
