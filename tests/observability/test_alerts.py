@@ -3,6 +3,7 @@
 promtool comes with Debian's package prometheus, which tools/setup.sh installs. Without it these tests fail.
 """
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -42,15 +43,15 @@ def test_every_alert_has_both_cases() -> None:
 
 
 @pytest.mark.parametrize("expr", ["vector(1)", "vector(0) > 0"], ids=["always", "never"])
-@pytest.mark.parametrize("name", NAMES)
-def test_the_cases_notice_an_alert_that_is_wrong(name: str, expr: str, tmp_path: Path) -> None:
-    wrong = [{**rule, "expr": expr} if rule["alert"] == name else rule for rule in RULES]
+def test_the_cases_notice_alerts_that_are_wrong(expr: str, tmp_path: Path) -> None:
+    wrong = [{**rule, "expr": expr} for rule in RULES]
     (tmp_path / "alerts.yml").write_text(yaml.safe_dump({"groups": [{"name": "wrong", "rules": wrong}]}))
     cases = CASES.read_text().replace("../../deploy/prometheus/alerts.yml", "alerts.yml")
     (tmp_path / "cases.yml").write_text(cases)
     told = promtool("test", "rules", tmp_path / "cases.yml")
     assert told.returncode == 1
-    assert name in told.stdout + told.stderr
+    noticed = set(re.findall(r"alertname: ?(\w+)", told.stdout + told.stderr))
+    assert noticed == set(NAMES)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
