@@ -129,7 +129,16 @@ async def test_nothing_that_a_caller_sends_is_in_any_log(fleet: Fleet, keys: Key
     assert '"route": "/v1/reason"' in gateway
     assert '"event": "answered"' in runner
     assert "AssertionError: (message hidden" in runner  # it was told of, without what it quoted
-    pieces = [MARK, key, wrong, keys.tokens["idle"], *_pieces(inline["data"]), *_pieces(damaged["data"])]
+    pieces = [
+        MARK,
+        "Looking at it",
+        "So it is",
+        key,
+        wrong,
+        keys.tokens["idle"],
+        *_pieces(inline["data"]),
+        *_pieces(damaged["data"]),
+    ]
     for name, text in (("gateway", gateway), ("runner", runner)):
         found = [piece for piece in pieces if piece in text]
         assert found == [], f"{name}: {[line for line in text.splitlines() if any(p in line for p in found)][:3]}"
