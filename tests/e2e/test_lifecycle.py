@@ -140,7 +140,7 @@ async def test_ctrl_c_in_a_terminal_ends_open_work_with_a_reason(golden_folders)
         assert len([event for event in events if event["type"] == "step.delta"]) > 20  # it went on for the grace period
         assert server.process.wait(timeout=30) == 0
         async with asyncio.timeout(5):  # Python's resource tracker ends when it sees that all others have
-            while any(is_alive(pid) for pid in tree):
+            while any(is_alive(pid) for pid in tree):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         assert "Traceback" not in "".join(server.lines)
 
