@@ -102,10 +102,10 @@ def test_redis_is_reached_by_gateways_and_runners_alone(services, written):
 
 
 def test_docker_waits_for_longer_than_draining_takes(services):
-    service, runner = ServiceSettings.model_fields, RunnerSettings.model_fields
+    delay_s = float(services["gateway"]["environment"]["ILVR_SERVICE_DRAIN_DELAY_S"])
     drains_s = {
-        "gateway": service["drain_delay_s"].default + service["drain_grace_s"].default,
-        "runner": runner["drain_grace_s"].default,
+        "gateway": delay_s + ServiceSettings.model_fields["drain_grace_s"].default,
+        "runner": RunnerSettings.model_fields["drain_grace_s"].default,
     }
     for name, drain_s in drains_s.items():
         assert seconds(services[name]["stop_grace_period"]) >= drain_s + DRAIN_MARGIN_S
@@ -119,6 +119,14 @@ def test_the_proxy_waits_for_longer_than_an_answer_may_take(services):
     hard_stop_s = float(re.search(r"hard-stop-after (\d+)s", config)[1])
     assert seconds(services["gateway"]["stop_grace_period"]) < hard_stop_s
     assert hard_stop_s < seconds(services["proxy"]["stop_grace_period"])
+
+
+def test_the_proxy_sees_a_gateway_drain_before_its_port_closes(services):
+    config = (DEPLOY / "proxy/haproxy.cfg").read_text()
+    (said,) = re.findall(r'http-check expect ! string "(.*)"', config)
+    assert said in (ROOT / "service/routes/health.py").read_text()
+    inter_s, fall = map(int, re.search(r"inter (\d+)s fall (\d+)", config).groups())
+    assert float(services["gateway"]["environment"]["ILVR_SERVICE_DRAIN_DELAY_S"]) > inter_s * fall
 
 
 def test_haproxy_accepts_its_file_without_a_warning():
