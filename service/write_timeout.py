@@ -6,7 +6,7 @@ import logging
 import struct
 import termios
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
+from service.bounded_head import BoundedHeadProtocol
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ STATE = "write_timeout_s"
 DEFAULT_S = 60.0
 
 
-class DroppableProtocol(AutoHTTPProtocol):  # type: ignore[misc,valid-type]
+class DroppableProtocol(BoundedHeadProtocol):
     """Uvicorn's, but a connection whose client takes nothing of what was written for too long is aborted.
 
     Uvicorn holds a stream back while more than some 64 KiB wait in its buffer, but it does so for ever; and to close
