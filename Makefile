@@ -1,5 +1,5 @@
 # Everything a contributor types. Each target works on a fresh machine by itself; `make setup` is instant the second time.
-.PHONY: run setup test test-slow test-kernels test-v2 test-gpu bench-gpu report-kernels check lock deploy-tools clean
+.PHONY: run setup test test-slow test-faults test-kernels test-v2 test-gpu bench-gpu report-kernels check lock deploy-tools clean
 .DEFAULT_GOAL := run
 
 PYTHON := .venv/bin/python
@@ -31,6 +31,13 @@ test: check test-kernels deploy-tools  ## everything CI runs
 
 test-slow: setup      ## the exhaustive tests: every position of every block, and a crowd for four times five minutes
 	$(PYTHON) -m pytest tests -m slow $(TOGETHER) $(ARGS)
+
+# One scenario after the other: the fleet of one uses every core. Rows are kept as they come, so that a run that fails
+# shows how far it came.
+test-faults: setup    ## a fleet with the embedded model, 200 requests in flight, broken in every way: half an hour
+	rm -rf build/faults
+	ILVR_FAULTS_REPORT=build/faults $(PYTHON) -m pytest tests/faults -m "faults or not faults" $(ARGS); \
+	  status=$$?; $(PYTHON) -m tests.faults.table build/faults && exit $$status
 
 # Where triton is installed, the first command tests both implementations of the latent step.
 test-kernels: $(KERNELS_STAMP)  ## the Triton kernels: interpreted on a CPU, then compiled for GPUs that are not there

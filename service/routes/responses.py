@@ -37,9 +37,10 @@ async def follow(
         # A browser repeats the URL that it began with, so its header is the later word.
         starting_after = _sequence_number(last_event_id)
     job = await gateway.job_of(response_id, caller)
-    events = await gateway.broker.events(response_id)
-    if events and isinstance(events[-1], Terminal) and starting_after >= events[-1].sequence_number:
-        return Response(status_code=204)  # which tells a browser's EventSource not to come back
+    if starting_after >= 0:  # else there is something to tell, and no reason to read the whole log at once
+        events = await gateway.broker.events(response_id)
+        if events and isinstance(events[-1], Terminal) and starting_after >= events[-1].sequence_number:
+            return Response(status_code=204)  # which tells a browser's EventSource not to come back
     return EventStream(gateway, job, starting_after)
 
 

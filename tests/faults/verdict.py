@@ -1,0 +1,86 @@
+"""What is counted after a scenario, and what must be zero."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tests.faults.record import Record
+
+
+@dataclass
+class Verdict:
+    """One row of the table. ``failed``: told to send it again; ``restarted``: begun again by another runner."""
+
+    scenario: str
+    requests: int
+    completed: int
+    failed: int
+    restarted: int
+    resumed: int
+    refused: int
+    forgotten: int
+    lost: int
+    twice: int
+    wrong: int
+    seconds: float
+    notes: dict[str, float] = field(default_factory=dict)
+
+    def row(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def judge(scenario: str, records: Sequence[Record], runs: dict[int, set[str]], seconds: float) -> Verdict:
+    """``runs``: the responses that were made or begun, by the number of the request."""
+    outcomes = Counter(record.outcome for record in records)
+    return Verdict(
+        scenario=scenario,
+        requests=len(records),
+        completed=outcomes["completed"],
+        failed=outcomes["failed"],
+        restarted=sum(record.num_restarts > 0 for record in records),
+        resumed=sum(record.num_resumed for record in records),
+        refused=sum(record.refusals.total() for record in records),
+        forgotten=sum(record.num_forgotten for record in records),
+        lost=outcomes["lost"],
+        twice=sum(is_twice(record, runs) for record in records),
+        wrong=outcomes["wrong"],
+        seconds=round(seconds, 1),
+    )
+
+
+def is_twice(record: Record, runs: dict[int, set[str]]) -> bool:
+    """Also if there was a second response to the same request, of which no client heard."""
+    return record.is_answered_twice or len(runs.get(record.request.number, ())) > 1 + record.num_forgotten
+
+
+def require_nothing_lost(verdict: Verdict, records: Iterable[Record], *, may_fail: bool = False) -> None:
+    """Raises ``AssertionError`` with the first few requests that something is wrong with.
+
+    may_fail: what the clients were told to send again, and logs that are gone, are no fault of this scenario.
+    """
+    bad = [
+        record for record in records if record.outcome != "completed" and not (may_fail and record.outcome == "failed")
+    ]
+    shown = "\n".join(_shown(record) for record in bad[:5])
+    assert (verdict.lost, verdict.twice, verdict.wrong) == (0, 0, 0), f"{verdict}\n{shown}"
+    if not may_fail:
+        assert (verdict.failed, verdict.forgotten) == (0, 0), f"{verdict}\n{shown}"
+    assert verdict.requests > 0
+
+
+def read_runs(files: Iterable[Path]) -> dict[int, set[str]]:
+    """Of the scripted engine: the responses that it began, by the number of the request."""
+    runs: dict[int, set[str]] = defaultdict(set)
+    for file in files:
+        for line in file.read_text().splitlines():
+            number, request_id = line.split()
+            runs[int(number)].add(request_id.rpartition("-")[0])
+    return runs
+
+
+def _shown(record: Record) -> str:
+    ids = ", ".join(record.response_ids)
+    said = [f"{event['sequence_number']} {event['type']}" for event in record.events]
+    problems = record.problems() if record.events else []
+    return f"request {record.request.number} ({ids}) {record.outcome}: {problems} {record.refusals} {said[-12:]}"
