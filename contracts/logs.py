@@ -73,7 +73,9 @@ def configure_logs(process: str, settings: LogSettings | None = None) -> LineWri
         logging.getLogger(name).setLevel(level)
     # vLLM's lines then pass through here too, in this process and in the engine's, which configures itself likewise.
     os.environ.setdefault("VLLM_CONFIGURE_LOGGING", "0")
-    logging.getLogger("vllm").setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "ERROR").upper())
+    vllm = logging.getLogger("vllm")
+    vllm.setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "ERROR").upper())
+    vllm.handlers, vllm.propagate = [], True  # if it was imported before
     return writer
 
 

@@ -49,9 +49,13 @@ def log(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("VLLM_CONFIGURE_LOGGING", "1")  # so that it is put back
     root = logging.getLogger()
     names = ("broker", "contracts", "ilvr", "model_runner", "service", "vllm")
-    before = (list(root.handlers), root.level, [logging.getLogger(name).level for name in names])
+    vllm, factory = logging.getLogger("vllm"), logging.getLogRecordFactory()
+    before = (list(root.handlers), root.level, list(vllm.handlers), vllm.propagate)
+    levels = [logging.getLogger(name).level for name in names]
+    logging.setLogRecordFactory(logging.LogRecord)  # vLLM, where another test has imported it, has one of its own
     yield Log(capfd)
-    root.handlers, level, levels = before
+    logging.setLogRecordFactory(factory)
+    root.handlers, level, vllm.handlers, vllm.propagate = before
     root.setLevel(level)
     for name, of_name in zip(names, levels, strict=True):
         logging.getLogger(name).setLevel(of_name)
