@@ -57,3 +57,19 @@ async def test_over_a_socket_the_client_still_gets_the_answer(live: httpx.AsyncC
 
     check_error(await live.post("/v1/images", content=chunks()), 413, "body_too_large")
     assert (await live.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["[],", "0,", "{},"])
+async def test_a_body_of_ever_so_many_small_values_is_refused_unparsed(
+    value: str, client: httpx.AsyncClient, runner: ScriptedRunner
+) -> None:
+    many = value * (390_000 // len(value))
+    few = value * 1000
+    for values, status, code in ((few, 422, "invalid_request"), (many, 400, "malformed_body")):
+        body = f'{{"question": "?", "images": [{values}0]}}'.encode()
+        refused = await client.post("/v1/reason", content=body, headers={"Content-Type": "application/json"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+
+
+async def test_a_question_of_commas_is_a_question(client: httpx.AsyncClient, runner: ScriptedRunner) -> None:
+    assert (await client.post("/v1/reason", json={"question": ",[{" * 333})).status_code == 200
