@@ -7,8 +7,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from contracts.errors import MalformedBody
 from service.validation import body_error, invalid_request
 
-# In a whole body, text included: more than twice what a question of 32,000 characters and all else can hold; pictures in
-# base64 have none. Without it 32 MiB of small values took a gigabyte and ten seconds, in which nobody else was served.
+# In a whole body, text included: more than twice what a question of 32,000 characters and all else can hold; base64 has
+# none. Without it 32 MiB of small values took a gigabyte and ten seconds, in which nobody else was served.
 MAX_JSON_MARKS = 100_000
 MAX_STOPS = 16
 MAX_METADATA_PAIRS = 16
