@@ -1,5 +1,9 @@
 """Every metric that our processes export, by starting their registries; vLLM's by starting its logger."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,6 +15,7 @@ from contracts.line_writer import LineWriter
 from ilvr.telemetry import make_registry
 from model_runner.metrics import RunnerMetrics
 from service.metrics import GatewayMetrics
+from tests.servers import ROOT
 
 # Of a histogram's samples, or of an info's.
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",), "gauge": ("",)}
@@ -47,15 +52,28 @@ def our_metrics() -> dict[str, Exported]:
 
 
 def vllm_metrics() -> dict[str, Exported]:
-    """Of the engine that serves the embedded model, without starting it."""
+    """Of the engine that serves the embedded model, without starting it. In a process of its own, which forgets it."""
+    told = subprocess.run(
+        [sys.executable, "-m", "tests.observability.exported"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert told.returncode == 0, told.stderr
+    rows = json.loads(told.stdout.splitlines()[-1])
+    return {name: Exported(name, kind, frozenset(labels), text) for name, kind, labels, text in rows}
+
+
+def main() -> None:
     from model_runner.checkpoint import read_checkpoint
     from model_runner.engine.vllm_engine import engine_arguments
-    from model_runner.environment import set_cpu_environment, set_environment
+    from model_runner.environment import set_environment
     from model_runner.settings import RunnerSettings
     from tests.model_runner.folders import MAZE_TINY
 
     set_environment()
-    set_cpu_environment()
     from vllm.engine.arg_utils import AsyncEngineArgs
     from vllm.v1.metrics.loggers import PrometheusStatLogger
 
@@ -64,7 +82,8 @@ def vllm_metrics() -> dict[str, Exported]:
     )
     logger = PrometheusStatLogger(AsyncEngineArgs(**arguments).create_engine_config())
     logger.log_engine_initialized()
-    return {name: one for name, one in _of(REGISTRY).items() if name.startswith("vllm:")}
+    found = [one for name, one in _of(REGISTRY).items() if name.startswith("vllm:")]
+    print(json.dumps([(one.name, one.kind, sorted(one.labels), one.documentation) for one in found]))
 
 
 def _of(registry: CollectorRegistry) -> dict[str, Exported]:
@@ -80,3 +99,7 @@ def _of(registry: CollectorRegistry) -> dict[str, Exported]:
 
 def _labels_of(metric: Metric) -> Iterable[str]:
     return {label for sample in metric.samples for label in sample.labels} - {"le"}
+
+
+if __name__ == "__main__":
+    main()
