@@ -2,17 +2,20 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from broker.embedded import EmbeddedBroker
+from broker.open import open_broker
+from broker.settings import BrokerSettings
+from contracts.broker import Broker
 from service.app import create_app
 from service.keys import hash_of
 from service.settings import ServiceSettings
+from tests.broker.redis_server import RedisServer, fresh_prefix
 from tests.scripted_runner import ANSWER, ScriptedRunner
 from tests.service.api_keys import Keys
 from tests.service.conftest import until
@@ -21,6 +24,23 @@ from tests.service.helpers import base64_image, check_error, frames, picture
 ASK = {"question": "?"}
 # Whose request it was not: another tenant, one who may see how the server does, and the first key's successor.
 OTHERS = ["other", "operator", "renewed"]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "redis"])
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Broker]:
+    settings = BrokerSettings()
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis")
+        settings = BrokerSettings(redis_url=server.url, key_prefix=fresh_prefix())
+    broker = await open_broker(settings)
+    yield broker
+    await broker.aclose()
 
 
 @pytest.fixture
@@ -206,7 +226,7 @@ class TestTwoGateways:
     """On one broker, as on Redis: what one of them started, the other guards as well."""
 
     @pytest.fixture
-    async def second(self, broker: EmbeddedBroker, settings: ServiceSettings, is_keyed: bool) -> AsyncIterator[FastAPI]:
+    async def second(self, broker: Broker, settings: ServiceSettings, is_keyed: bool) -> AsyncIterator[FastAPI]:
         update = {} if is_keyed else {"api_keys": None}
         app = create_app(broker, settings.model_copy(update=update), CollectorRegistry())
         yield app
