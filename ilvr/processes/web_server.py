@@ -71,6 +71,8 @@ class WebServer(uvicorn.Server):
             self.force_exit = signals.insisted.is_set()
             await end_open()
             await serving
+            if self.force_exit:  # then uvicorn leaves out what ends the app, too
+                await self.lifespan.shutdown()
         finally:
             for task in (stopped, serving):
                 task.cancel()

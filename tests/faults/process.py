@@ -96,6 +96,10 @@ class Process:
         line = next(line for line in status.splitlines() if line.startswith("VmRSS:"))
         return int(line.split()[1]) / 1024
 
+    def mapped_files(self) -> str:
+        """Shared libraries that it has loaded, among others."""
+        return Path(f"/proc/{self.pid}/maps").read_text()
+
     def destroy(self) -> None:
         """Whatever state it is in, and all below it."""
         if self._process is None:
