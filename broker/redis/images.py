@@ -16,9 +16,7 @@ from broker.redis.link import Link
 from contracts.errors import ImageNotFound, Overloaded
 from contracts.jobs import ImageRef, StoredImage
 
-# A file outlives its place in the index, which decides; what it outlives it by is for a process that died between the
-# two.
-FILE_SLACK_S = 60.0
+FILE_SLACK_S = 10.0
 MS = 1000
 
 encode_ref = msgspec.json.Encoder().encode
@@ -33,8 +31,8 @@ class Images:
         self._keys = keys
         self._limits = limits
         self._image_ms = int(limits.image_ttl_s * MS)
-        # Of an open job's image too, which sweeps keep alive.
-        self._file_ms = int((limits.image_ttl_s + max(ttl_s, FILE_SLACK_S)) * MS)
+        # The index decides; a file outlives its place there, and that of an open job is kept alive by sweeps.
+        self._file_ms = int(max(limits.image_ttl_s + FILE_SLACK_S, ttl_s) * MS)
 
     async def put(self, image: StoredImage, owner: str) -> None:
         """Raises ``Overloaded``."""

@@ -82,10 +82,12 @@ class Logs:
 
     async def create(self, job: Job, claimed_key: str) -> tuple[bool, str]:
         """A response that nobody can see yet. Returns whether there is one, and its deadline (ms, or empty)."""
+        encoded = encode_job(job)
+        decode_job(encoded)  # what nobody could read must not get in
         created = encode_event(Created(response_id=job.response_id, model=job.model, images=job.images))
         timeout_ms = "" if job.timeout_s is None else int(job.timeout_s * 1000)
         status, deadline = await self._run(
-            "create", job.response_id, encode_job(job), created, timeout_ms, int(NEW_TTL_S * 1000), claimed_key
+            "create", job.response_id, encoded, created, timeout_ms, int(NEW_TTL_S * 1000), claimed_key
         )
         return status == b"ok", deadline.decode()
 

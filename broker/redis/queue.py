@@ -136,7 +136,7 @@ class Queue:
         """``None`` if somebody else has just swept."""
         limits = self._limits
         seconds = (interval_s, limits.runner_silence_s, limits.no_runner_grace_s, limits.deadline_slack_s)
-        answer = await self._run("sweep", *(int(each * MS) for each in seconds), int(is_hurry))
+        answer = await self._run("sweep", *(int(each * MS) for each in seconds), int(is_hurry), int(AFFINITY_S * MS))
         if answer is None:
             return None
         lost, unserved, overdue = answer

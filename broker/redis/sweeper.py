@@ -6,6 +6,7 @@ Any number of processes sweep; whatever two of them find at once happens once. O
 import asyncio
 import logging
 import time
+from contextlib import suppress
 
 from broker.limits import BrokerLimits
 from broker.redis.ending import NO_RUNNER, RUNNER_GONE, Ending
@@ -47,17 +48,18 @@ class Sweeper:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(self._interval_s):
                     await self._hurry.wait()
-            except TimeoutError:
-                pass
+            is_hurry = self._hurry.is_set()
+            self._hurry.clear()
             try:
-                await self.sweep(is_hurry=self._hurry.is_set())
+                await self.sweep(is_hurry=is_hurry)
             except BrokerUnavailable:
                 continue  # the link has said so
-            finally:
-                self._hurry.clear()
+            except Exception:
+                # A defect, and no reason to let all other jobs down: without sweeps the work of a dead runner is lost.
+                log.exception("a sweep failed; the next one follows")
 
     async def sweep(self, *, is_hurry: bool = False) -> None:
         """Raises ``BrokerUnavailable``."""

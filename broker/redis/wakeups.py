@@ -95,7 +95,7 @@ class Wakeups:
 
     async def _send(self, command: str, key: bytes) -> None:
         """Where it cannot be sent, the reader notices too, and subscribes to all anew."""
-        async with self._sending:
+        async with self._sending:  # also if a connection is being made: it may be too late for its subscriptions
             if self.is_connected:
                 try:
                     await heeding(getattr(self._pubsub, command)(key))
@@ -124,10 +124,11 @@ class Wakeups:
         client = self._link.subscriber()
         self._pubsub = client.pubsub()
         try:
-            await heeding(self._pubsub.connect())
-            if self._channels:
-                await heeding(self._pubsub.subscribe(*self._channels))
-            self.is_connected = True
+            async with self._sending:  # whoever comes meanwhile sends after it
+                await heeding(self._pubsub.connect())
+                if self._channels:
+                    await heeding(self._pubsub.subscribe(*self._channels))
+                self.is_connected = True
             yield self._pubsub
         finally:
             self.is_connected = False

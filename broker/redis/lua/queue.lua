@@ -18,7 +18,9 @@ end
 
 local function touch_all()
   for _, name in pairs(key) do
-    redis.call('PEXPIRE', name, ARGV[1])
+    if name ~= key.ended then
+      redis.call('PEXPIRE', name, ARGV[1])
+    end
   end
 end
 

@@ -1,4 +1,5 @@
--- What nobody will finish. ARGV: ttl, interval, silence, grace, slack, all in ms; 1 to sweep in any case.
+-- What nobody will finish. ARGV: ttl, interval, silence, grace, slack, all in ms; 1 to sweep in any case; for
+-- how many ms a runner's images count.
 -- Returns nil if another process has just swept; else three lists: runner, id and epoch of each job of a silent runner;
 -- id and epoch of each job that no runner could start in time; id, epoch and whether it waits of each one whose time is
 -- up. All stay as they are until somebody has done something about them, so a sweep that dies is followed by another.
@@ -86,7 +87,9 @@ end
 if redis.call('ZCARD', key.waiting) == 0 and redis.call('EXISTS', key.jobs) == 1 then
   drop_surplus(MAX)
 end
+redis.call('ZREMRANGEBYSCORE', key.had, '-inf', now - ARGV[7])
 if redis.call('HLEN', key.open) > 0 then
   touch_all()
 end
+redis.call('PEXPIRE', key.load, ARGV[1])
 return {lost, unserved, overdue}
