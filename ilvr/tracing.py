@@ -1,6 +1,7 @@
 """Traces by OpenTelemetry: the one module that imports it, and only once traces are asked for."""
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 FIRST_SERVER_ERROR = 500
+LAST_SPANS_S = 2.0
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -44,7 +46,10 @@ def exporting_traces(process: str) -> Iterator[None]:
         with tracing_with(OpenTelemetryTracer(provider)):
             yield
     finally:
-        provider.shutdown()
+        # It would try again for some 20 s, which is longer than a process may take to end.
+        last = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
+        last.start()
+        last.join(LAST_SPANS_S)
 
 
 class OpenTelemetryTracer:

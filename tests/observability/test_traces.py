@@ -1,6 +1,7 @@
 """One request is one trace, from its client through gateway and broker to the runner; and nothing at all when off."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import threading
@@ -21,7 +22,7 @@ from broker.embedded import EmbeddedBroker
 from broker.measured import measured
 from contracts.broker import Broker
 from contracts.tracing import span, tracing_with
-from ilvr.tracing import OpenTelemetryTracer
+from ilvr.tracing import LAST_SPANS_S, OpenTelemetryTracer
 from model_runner.metrics import RunnerMetrics
 from model_runner.runner import Runner
 from service.app import create_app
@@ -190,6 +191,24 @@ def test_traces_without_the_package_are_refused_in_one_line() -> None:
     assert told.stderr.splitlines()[-1].endswith(
         "OTEL_EXPORTER_OTLP_ENDPOINT is set and OpenTelemetry is not installed; install ilvr[otel]"
     )
+
+
+@pytest.mark.parametrize("collector", ["nobody there", "one that never answers"])
+def test_a_collector_that_cannot_be_reached_delays_no_end(collector: str) -> None:
+    code = (
+        "import time\nfrom contracts.tracing import span\nfrom ilvr.tracing import exporting_traces\n"
+        "with exporting_traces('gateway'):\n"
+        "    for _ in range(1000):\n        with span('x'): pass\n"
+        "    time.sleep(0.5)\n    ended_s = time.monotonic()\n"
+        "print(time.monotonic() - ended_s)"
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        if collector == "nobody there":
+            listener.close()
+        told = python(code, OTEL_EXPORTER_OTLP_ENDPOINT=url, OTEL_BSP_SCHEDULE_DELAY="50")
+    assert told.returncode == 0, told.stderr
+    assert float(told.stdout) < LAST_SPANS_S + 1
 
 
 class Collector:
