@@ -22,7 +22,7 @@ RUN groupadd --gid 10001 ilvr \
 # Bytecode is good without a look at its source: a layer may round the times of files, and half of it would be made anew
 # in memory at each start, which takes minutes for torch and vLLM.
 FROM base AS builder
-ENV PYC_INVALIDATION_MODE=unchecked-hash \
+ENV PYC_INVALIDATION_MODE=UNCHECKED_HASH \
     UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never \

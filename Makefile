@@ -1,5 +1,5 @@
 # Everything a contributor types. Each target works on a fresh machine by itself; `make setup` is instant the second time.
-.PHONY: run setup test test-slow test-faults test-kernels test-v2 test-gpu bench-gpu report-kernels check lock deploy-tools clean
+.PHONY: run setup test test-slow test-faults test-kernels test-v2 test-gpu bench-gpu report-kernels check lock deploy-tools topology images clean
 .DEFAULT_GOAL := run
 
 PYTHON := .venv/bin/python
@@ -61,6 +61,12 @@ bench-gpu:            ## on a GPU: ms per text and latent step, eager and with g
 
 deploy-tools:         ## docker-compose, haproxy, prometheus and a linter, which tests of deploy/ run
 	@bash tools/deploy_tools.sh
+
+topology: setup deploy-tools  ## deploy/compose.yml as processes in namespaces, used and stopped again: two minutes; needs root
+	$(PYTHON) -m tools.topology $(ARGS)
+
+images:               ## the Dockerfile's gateway and runner-cpu, built by buildah without an engine; needs root and 15 GB
+	bash tools/images.sh
 
 check: setup          ## format, lint, types, import rules, and the code blocks of README and docs
 	.venv/bin/ruff format --check .

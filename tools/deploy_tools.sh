@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What tests of deploy/ and the topology run, as far as it is not there: docker-compose (for its `config` alone, there is
-# no container engine), haproxy, prometheus with promtool, and the linter of compose files.
+# no container engine), haproxy, prometheus with promtool, redis, what namespaces are made with, and the linter of compose
+# files.
 #   tools/deploy_tools.sh [images]
 # With "images" also what `make images` builds them with: buildah and debootstrap.
 set -euo pipefail
@@ -14,6 +15,8 @@ want docker-compose
 want haproxy
 want promtool prometheus
 want redis-server
+want ip iproute2
+want tini
 if [ "${1:-}" = images ]; then
   want buildah
   want debootstrap
