@@ -49,7 +49,6 @@ class Topology:
         token = self._secrets()
         containers = resolve(self._folder / "deploy", self._folder / "volumes")
         self._networks = Networks(sorted({name for one in containers for name in one.networks}))
-        self._networks.serve_names()
         try:
             for container in containers:
                 self._start(container)
