@@ -7,25 +7,21 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     ClusterDownError,
-    ClusterError,
     ConnectionError,
     MasterDownError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisClusterException,
     TimeoutError,
     TryAgainError,
 )
 
-from broker.redis.cancellation import heeding
 from broker.redis.scripts import script
+from broker.redis.servers import open_servers
 from broker.settings import BrokerSettings
 from contracts.errors import BrokerUnavailable
 
@@ -35,11 +31,9 @@ UNREACHABLE = (
     ConnectionError,
     TimeoutError,
     ClusterDownError,
-    ClusterError,
     MasterDownError,
     OutOfMemoryError,
     ReadOnlyError,
-    RedisClusterException,
     TryAgainError,
     OSError,
 )
@@ -48,7 +42,6 @@ CONNECT_S = 2.0
 ANSWER_S = 3.0
 RETRY_S = 4.0  # from the first failure of a call until it gives up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 0.5
-MAX_CONNECTIONS = 64
 Argument = str | bytes | int | float
 
 
@@ -66,15 +59,7 @@ class Link:
         }
         if settings.redis_password is not None:
             options["password"] = settings.redis_password.get_secret_value()
-        self._client: Any
-        if settings.redis_cluster:
-            self._client = RedisCluster.from_url(settings.redis_url, **options)
-        else:
-            pool = BlockingConnectionPool.from_url(
-                settings.redis_url, max_connections=MAX_CONNECTIONS, timeout=ANSWER_S, **options
-            )
-            self._client = Redis(connection_pool=pool)
-        self._is_cluster = settings.redis_cluster
+        self._servers = open_servers(settings.redis_url, is_cluster=settings.redis_cluster, wait_s=ANSWER_S, **options)
         self._down_since: float | None = None
 
     @property
@@ -89,9 +74,9 @@ class Link:
         while True:
             try:
                 try:
-                    answer = await heeding(self._client.evalsha(wanted.sha, len(keys), *keys, *args))
+                    answer = await self._servers.execute(keys[0], "EVALSHA", wanted.sha, len(keys), *keys, *args)
                 except NoScriptError:  # a server that has just started, or SCRIPT FLUSH
-                    answer = await heeding(self._client.eval(wanted.source, len(keys), *keys, *args))
+                    answer = await self._servers.execute(keys[0], "EVAL", wanted.source, len(keys), *keys, *args)
             except (*UNREACHABLE, RuntimeError) as error:
                 raise_unless_unreachable(error)
                 self._note_down(error)
@@ -105,21 +90,12 @@ class Link:
             self._note_up()
             return answer
 
-    def subscriber(self) -> Any:
-        """A client for pub/sub; of a cluster, where a message reaches every node, one of some node."""
-        if not self._is_cluster:
-            return self._client
-        node = self._client.get_random_node()
-        return Redis(host=node.host, port=node.port, **_login(node.connection_kwargs))
-
-    async def close_subscriber(self, client: Any) -> None:
-        if client is not self._client:
-            await client.aclose()
+    async def subscriber(self) -> Any:
+        """A client for pub/sub."""
+        return await self._servers.any_client()
 
     async def aclose(self) -> None:
-        await self._client.aclose()
-        if not self._is_cluster:
-            await self._client.connection_pool.disconnect()
+        await self._servers.aclose()
 
     def _note_down(self, error: BaseException) -> None:
         if self._down_since is None:
@@ -136,11 +112,6 @@ def raise_unless_unreachable(error: BaseException) -> None:
     """Of what was caught: whether it only says that there is no connection."""
     if not isinstance(error, UNREACHABLE) and CLOSED_TRANSPORT not in str(error):
         raise error
-
-
-def _login(options: dict[str, Any]) -> dict[str, Any]:
-    names = ("username", "password", "socket_connect_timeout", "socket_keepalive", "protocol", "retry")
-    return {name: options[name] for name in names if name in options}
 
 
 def _reason(error: BaseException) -> str:

@@ -121,7 +121,7 @@ class Wakeups:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Any]:
-        client = self._link.subscriber()
+        client = await self._link.subscriber()
         self._pubsub = client.pubsub()
         try:
             async with self._sending:  # whoever comes meanwhile sends after it
@@ -134,7 +134,6 @@ class Wakeups:
             self.is_connected = False
             async with self._sending:
                 await self._pubsub.aclose()
-            await self._link.close_subscriber(client)
 
     async def _read_messages(self, pubsub: Any) -> None:
         """Until the connection is lost. A ping notices one that is lost without a word."""

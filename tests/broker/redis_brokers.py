@@ -32,3 +32,8 @@ class TwoProcesses:
     async def aclose(self) -> None:
         await self._runner.aclose()
         await self._gateway.aclose()
+
+
+def client_of(broker: RedisBroker) -> Any:
+    """redis-py's, to look behind the broker."""
+    return broker._link._servers._client  # type: ignore[attr-defined]

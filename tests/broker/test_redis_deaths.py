@@ -18,7 +18,7 @@ from broker.settings import BrokerSettings
 from contracts.broker import LeaseLost
 from contracts.errors import BrokerUnavailable, ResponseNotFound
 from contracts.jobs import Idempotency
-from tests.broker.redis_brokers import settings
+from tests.broker.redis_brokers import client_of, settings
 from tests.broker.redis_server import RedisServer
 from tests.broker.samples import delta, done, image, job, read, status, types
 
@@ -117,7 +117,7 @@ async def assert_nothing_is_held(of: BrokerSettings, broker: RedisBroker) -> Non
     keys = Keys(of.key_prefix)
     wanted = [key for key in keys.queue if key.endswith((":open", ":waiting", ":open_of", ":cancels", ":deadlines"))]
     wanted += [key for key in keys.images if key.endswith(":pins")]
-    client = broker._link._client
+    client = client_of(broker)
     async with asyncio.timeout(SOON_S):
         for key in wanted:
             while True:

@@ -13,7 +13,7 @@ from broker.settings import BrokerSettings
 from contracts.broker import LeaseLost
 from contracts.errors import RateLimited
 from contracts.jobs import Idempotency, Lease, RateLimit
-from tests.broker.redis_brokers import settings
+from tests.broker.redis_brokers import client_of, settings
 from tests.broker.redis_server import RedisServer
 from tests.broker.samples import delta, done, image, job, read, status, types
 from tests.servers import ROOT
@@ -118,7 +118,7 @@ async def many_requests(
 
 
 async def keys_of(broker: RedisBroker, of: BrokerSettings) -> list[tuple[str, str, float]]:
-    client = broker._link._client
+    client = client_of(broker)
     names = [name async for name in client.scan_iter(f"{of.key_prefix}:*", count=1000)]
     pipe = client.pipeline(transaction=False)
     for name in names:
