@@ -22,7 +22,7 @@ from model_runner.settings import RunnerSettings
 from service.app import create_app
 from service.settings import ServiceSettings
 
-SHUTDOWN_GRACE_S = 5.0  # for what is running when the signal comes; then it ends with response.failed
+SHUTDOWN_GRACE_S = 5.0  # for what is running when the signal comes; then it is given back
 
 
 def serve(
@@ -34,7 +34,7 @@ def serve(
     port: int,
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve until SIGINT or SIGTERM; then end what is open, and leave no process behind.
+    """Serve until SIGINT or SIGTERM; then take no more, let what runs finish for a while, and leave no process behind.
 
     ``on_ready`` is called once with the address, when the engine answers. Raises ``StartError`` before anything is
     served: a bad checkpoint, or a port that is taken.
@@ -61,18 +61,27 @@ async def _serve(
         async with running(runner.run()) as work:
             await runner.announce()  # so that the first request finds a model
 
+            signals = StopSignals()
+            draining: set[asyncio.Task[None]] = set()
+
+            def begin_stop() -> None:
+                draining.add(asyncio.create_task(runner.drain(SHUTDOWN_GRACE_S), name="drain"))
+
             async def end_open() -> None:
-                work.cancel()
-                await asyncio.wait([work])  # it ends what it works on; the broker what is still queued
+                # What runs in the background has no connection that would be waited for, but has the same grace.
+                insisted = asyncio.create_task(signals.insisted.wait())
+                await asyncio.wait({*draining, insisted}, return_when=asyncio.FIRST_COMPLETED)
+                work.cancel()  # what it still works on is given back, and where nobody else is, it fails
+                await asyncio.wait({*draining, work})
+                insisted.cancel()
                 await broker.aclose()
 
-            signals = StopSignals()
             server = WebServer(
                 create_app(broker, service_settings, registry),
                 listener,
                 grace_s=SHUTDOWN_GRACE_S,
                 on_started=lambda: on_ready(address(listener)),
             )
-            await server.run_until(signals.asked.wait(), signals, end_open=end_open)
+            await server.run_until(signals.asked.wait(), signals, begin_stop=begin_stop, end_open=end_open)
     finally:
         await tools.engine.aclose()

@@ -49,7 +49,7 @@ def engine_process(server):
 
 
 def in_flight(metrics):
-    line = next(line for line in metrics.splitlines() if line.startswith("ilvr_runner_in_flight_responses"))
+    line = next(line for line in metrics.splitlines() if line.startswith("ilvr_runner_responses_in_flight"))
     return float(line.split()[1])
 
 

@@ -4,6 +4,8 @@ The gateway on a socket and the real runner, with a scripted engine, stopped in 
 """
 
 import asyncio
+import os
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,17 +15,22 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from broker.settings import BrokerSettings
+from ilvr.processes import serve
+from ilvr.processes.listener import bind
 from model_runner.checkpoint import Checkpoint, read_checkpoint
 from model_runner.prompt import PromptBuilder
+from model_runner.settings import RunnerSettings
 from model_runner.vocabulary import Vocabulary, read_vocabulary
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.model_runner.folders import MAZE_TINY
-from tests.model_runner.world import ANSWER, HELD, Start, World, start
+from tests.model_runner.scripted_engine import ScriptedEngine
+from tests.model_runner.world import ANSWER, HELD, MakeTools, Start, World, make_tools, start
 from tests.service.conftest import serving
 from tests.service.helpers import check_error, frames
 
-__all__ = ["start"]
+__all__ = ["make_tools", "start"]
 
 ASK = {"question": "?"}
 
@@ -135,3 +142,67 @@ async def test_a_body_that_arrives_after_the_end_gets_503(start: Start) -> None:
         answer = await uploading
         check_error(answer, 503, "not_ready")
         assert int(answer.headers["retry-after"]) >= 1
+
+
+class Served:
+    """``ilvr serve`` in this process, with a scripted engine; signals are real."""
+
+    def __init__(self, make_tools: MakeTools) -> None:
+        self.engine = ScriptedEngine(HELD)
+        self._tools = make_tools(self.engine)
+        self._address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def __aenter__(self) -> httpx.AsyncClient:
+        settings = ServiceSettings(disconnect_grace_s=0.3)
+        self.ended = asyncio.create_task(
+            serve._serve(
+                RunnerSettings(model=MAZE_TINY),
+                settings,
+                BrokerSettings(),
+                CollectorRegistry(),
+                self._tools,
+                bind("127.0.0.1", 0),
+                self._address.set_result,
+            )
+        )
+        self._client = httpx.AsyncClient(base_url=await self._address, timeout=20)
+        return self._client
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.aclose()
+        await asyncio.wait_for(self.ended, 10)
+
+
+def send_sigterm() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_what_runs_in_the_background_has_the_grace_too(
+    make_tools: MakeTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No connection is open that would be waited for."""
+    monkeypatch.setattr(serve, "SHUTDOWN_GRACE_S", 1.0)
+    served = Served(make_tools)
+    async with served as client:
+        assert (await client.post("/v1/reason", json={**ASK, "background": True})).status_code == 200
+        await served.engine.until_open(1)
+        send_sigterm()
+        await asyncio.sleep(0.5)
+        assert not served.ended.done()
+        assert len(served.engine.open) == 1
+        served.engine.may_go_on.set()
+        await asyncio.wait_for(served.ended, 0.4)  # and no longer than it takes
+
+
+async def test_a_second_signal_ends_the_grace(make_tools: MakeTools, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "SHUTDOWN_GRACE_S", 60.0)
+    served = Served(make_tools)
+    async with served as client:
+        waiting = asyncio.create_task(client.post("/v1/reason", json=ASK))
+        await served.engine.until_open(1)
+        send_sigterm()
+        await asyncio.sleep(0.2)
+        assert not served.ended.done()
+        send_sigterm()
+        check_error(await waiting, 503, "engine_dead")
+        await asyncio.wait_for(served.ended, 5)

@@ -8,9 +8,9 @@ from model_runner.checkpoint import Checkpoint, read_checkpoint
 from model_runner.prompt import PromptBuilder
 from model_runner.vocabulary import Vocabulary, read_vocabulary
 from tests.model_runner.folders import GOLDEN, MAZE_TINY
-from tests.model_runner.world import start
+from tests.model_runner.world import make_tools, start
 
-__all__ = ["start"]
+__all__ = ["make_tools", "start"]
 
 
 @pytest.fixture(scope="session")

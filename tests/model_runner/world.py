@@ -87,8 +87,31 @@ def check(events: Sequence[Event]) -> Response:
     return events[-1].response
 
 
+MakeTools = Callable[..., Answering]
+
+
 @pytest.fixture
-def start(maze_checkpoint: Checkpoint, maze_prompts: PromptBuilder, maze_vocabulary: Vocabulary) -> Callable[..., Any]:
+def make_tools(
+    maze_checkpoint: Checkpoint, maze_prompts: PromptBuilder, maze_vocabulary: Vocabulary
+) -> Callable[..., Answering]:
+    """What goes with a scripted engine."""
+
+    def make_tools(engine: ScriptedEngine, *, context_tokens: int = 4096) -> Answering:
+        return Answering(
+            engine=engine,
+            spec=maze_checkpoint.spec,
+            defaults=GenerationDefaults(end_ids=(EOS,)),
+            prompts=maze_prompts,
+            image_sizes=ImageSizes(str(MAZE_TINY)),
+            vocabulary=maze_vocabulary,
+            context_tokens=context_tokens,
+        )
+
+    return make_tools
+
+
+@pytest.fixture
+def start(make_tools: MakeTools) -> Callable[..., Any]:
     """``async with start(script, max_num_seqs=2) as world``."""
 
     @asynccontextmanager
@@ -105,15 +128,7 @@ def start(maze_checkpoint: Checkpoint, maze_prompts: PromptBuilder, maze_vocabul
             runner_id="r1",
             model_name="m",
             broker=broker,
-            tools=Answering(
-                engine=engine,
-                spec=maze_checkpoint.spec,
-                defaults=GenerationDefaults(end_ids=(EOS,)),
-                prompts=maze_prompts,
-                image_sizes=ImageSizes(str(MAZE_TINY)),
-                vocabulary=maze_vocabulary,
-                context_tokens=context_tokens,
-            ),
+            tools=make_tools(engine, context_tokens=context_tokens),
             max_num_seqs=max_num_seqs,
             metrics=RunnerMetrics(registry),
         )
