@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 FOLLOW_WITHOUT_REDIS_S = 30.0  # how long a follower waits for a Redis that is away
 CLOSE_S = 3.0
+NOTED_AT_ONCE = 16  # one after the other, the last of many readers would be heard of after its grace
 LOST = "The broker has lost this response. Send the request again."
 
 
@@ -98,14 +99,15 @@ class RedisBroker:
         return tuple([event async for event in self._logs.pages(response_id)])
 
     async def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
-        position, num_seen, reached_at = max(starting_after + 1, 0), 0, 0.0
+        # Who follows has just submitted or asked, so it was there a moment ago.
+        position, num_seen, reached_at = max(starting_after + 1, 0), 0, time.monotonic()
         async with self._wakeups.listening(self._logs.channel(response_id)) as channel:
             while not self._is_closed:
                 num_told = channel.num_told
                 try:
                     page, num_events, is_over = await self._logs.page(response_id, position)
                 except BrokerUnavailable:
-                    if not reached_at or time.monotonic() - reached_at > FOLLOW_WITHOUT_REDIS_S:
+                    if time.monotonic() - reached_at > FOLLOW_WITHOUT_REDIS_S:
                         raise
                     await channel.wait_beyond(num_told)
                     continue
@@ -129,8 +131,9 @@ class RedisBroker:
         await self._pass_on(response_id, await self._logs.ask_cancel(response_id))
 
     async def note_reading(self, response_ids: Sequence[str], *, reader: str, for_s: float) -> None:
-        for response_id in response_ids:
-            await self._logs.note_reading(response_id, reader, for_s)
+        for first in range(0, len(response_ids), NOTED_AT_ONCE):
+            noted = response_ids[first : first + NOTED_AT_ONCE]
+            await asyncio.gather(*(self._logs.note_reading(one, reader, for_s) for one in noted))
 
     async def cancel_unread(self, response_id: str, *, reader: str) -> float:
         asked = await self._logs.cancel_unread(response_id, reader)
