@@ -20,6 +20,7 @@ ORPHANS_S = 5.0
 SLOW_S = 0.1
 HALF_OPEN_S = 3.0
 NUM_SUBMISSIONS = 20
+NUM_HOPPING, HOPS_AFTER = 20, 3
 
 
 async def nothing(world: World) -> None:
@@ -131,6 +132,24 @@ async def submit_again(world: World) -> list[Record]:
         records = await asyncio.gather(*(client.run() for client in clients))
     assert len({response_id for record in records for response_id in record.response_ids}) == 1
     assert all(record.events == records[0].events for record in records)
+    return records
+
+
+async def hop(world: World) -> list[Record]:
+    """Clients that leave again and again, and go on at another gateway, while both are well."""
+    async with httpx.AsyncClient(timeout=SILENCE_S) as http:
+        clients = [
+            Client(
+                http,
+                world.fleet.urls,
+                world.make(next_number()),
+                patience_s=world.pace.patience_s,
+                leaves_after=HOPS_AFTER,
+            )
+            for _ in range(NUM_HOPPING)
+        ]
+        records = await asyncio.gather(*(client.run() for client in clients))
+    assert all(record.num_resumed > 1 for record in records)
     return records
 
 

@@ -17,13 +17,25 @@ LONGEST_WAIT_S = 1.0
 
 
 class Client:
-    """The ``urls`` are those of the gateways. It gives up after ``patience_s``, and what it waits for is lost."""
+    """The ``urls`` are those of the gateways. It gives up after ``patience_s``, and what it waits for is lost.
 
-    def __init__(self, http: httpx.AsyncClient, urls: Sequence[str], request: Request, *, patience_s: float) -> None:
+    leaves_after: of each connection, the events after which it leaves for another gateway.
+    """
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        urls: Sequence[str],
+        request: Request,
+        *,
+        patience_s: float,
+        leaves_after: int | None = None,
+    ) -> None:
         self._http = http
         self._urls = urls
         self._turn = request.number
         self._patience_s = patience_s
+        self._leaves_after = leaves_after
         self.record = Record(request)
 
     async def run(self) -> Record:
@@ -60,9 +72,13 @@ class Client:
         return self._http.stream("GET", f"{url}/v1/reason/{record.events[0]['response_id']}/events", headers=headers)
 
     async def _read(self, response: httpx.Response) -> None:
+        num_heard = 0
         async with aclosing(_events(response)) as events:
             async for event in events:
                 self.record.hear(event)
+                num_heard += 1
+                if num_heard == self._leaves_after:
+                    return
 
     async def _refused(self, response: httpx.Response) -> None:
         record = self.record

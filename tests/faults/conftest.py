@@ -23,6 +23,7 @@ VARIABLES = {
     "ILVR_BROKER_RUNNER_SILENCE_S": "3",
     "ILVR_BROKER_MAX_WAITING": "1000",
     "ILVR_RUNNER_DRAIN_GRACE_S": "1",  # less than an answer takes: some are handed back
+    "ILVR_SERVICE_DISCONNECT_GRACE_S": "2",  # less than an answer takes with its turn in the queue
     "ILVR_SERVICE_PING_INTERVAL_S": "1",
     "ILVR_SERVICE_DRAIN_DELAY_S": "0.5",
     "ILVR_SERVICE_DRAIN_GRACE_S": "1",

@@ -23,7 +23,7 @@ async def held_in_redis(url: str) -> dict[str, float]:
             "Redis leased": (await redis.xpending(QUEUED["jobs"], GROUP))["pending"]
             if await redis.exists(QUEUED["jobs"])
             else 0,
-            "Redis pins": await redis.hlen(KEYS.images[IMAGES.index("pins")]),
+            "Redis pins": await redis.zcard(KEYS.images[IMAGES.index("pins")]),
         }
     return {name: float(count) for name, count in held.items() if count}
 

@@ -44,3 +44,6 @@ class Scenarios:
 
     async def test_a_request_is_submitted_many_times_at_once(self, world: World) -> None:
         await run_scenario(world, "20 submissions with one key", breaks.submit_again)
+
+    async def test_clients_hop_between_gateways(self, world: World) -> None:
+        await run_scenario(world, "clients hop between gateways", breaks.hop)

@@ -33,7 +33,7 @@ VARIABLES = {
     # Two engines and all else share the cores of this machine: a step may keep a runner from its heartbeat.
     "ILVR_BROKER_RUNNER_SILENCE_S": "15",
 }
-PACE = Pace(in_flight=200, rate_per_s=50, patience_s=600, before_s=2, after_s=2, pause_s=60, outage_s=3)
+PACE = Pace(in_flight=200, rate_per_s=150, patience_s=600, before_s=2, after_s=2, pause_s=60, outage_s=3)
 
 
 def command(index: int, port: int) -> Sequence[str]:
