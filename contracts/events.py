@@ -2,7 +2,8 @@
 
 ``response.created`` → ``response.queued`` if it waits → ``response.in_progress`` → for each step ``step.started`` →
 ``step.delta`` … → ``step.completed`` → exactly one of ``response.completed``, ``response.incomplete``,
-``response.cancelled``, ``response.failed``. After ``response.restarted`` the steps begin again.
+``response.cancelled``, ``response.failed``. After ``response.restarted`` the steps begin again. Where the runner is
+gone, the broker ends a response in the middle of a step, which then is not completed.
 
 The broker numbers events: ``sequence_number`` counts from 0 without a gap. A writer leaves it at its default.
 """

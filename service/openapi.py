@@ -47,7 +47,8 @@ ANSWER_OR_STREAM: Answers = {
     409: _error("The idempotency key came with another request before"),
     429: _error("The queue is full, or the key's rate or number of open responses is reached; see `Retry-After`"),
     500: _error("Generation failed"),
-    503: _error("No model is ready; see `Retry-After`"),
+    503: _error("No model is ready, or it was lost on the way; see `Retry-After`"),
+    504: _error("The request's own `timeout_s` is over"),
 }
 STORED_IMAGE: Answers = {
     200: {"description": "Its id and size", "content": _json_of("ImageRef")},
@@ -73,13 +74,24 @@ _FORM = {
         "stop": {"type": "array", "items": {"type": "string"}},
         "latent.mode": {"type": "string", "enum": ["on", "off"]},
         "model": {"type": "string"},
+        "background": {"type": "boolean"},
+        "timeout_s": {"type": "number"},
     },
 }
 REASON_BODY: dict[str, Any] = {
+    "parameters": [
+        {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+            "description": "The same key with the same body is the same request: it is answered once.",
+        }
+    ],
     "requestBody": {
         "required": True,
         "content": {**_json_of("ReasonRequest"), "multipart/form-data": {"schema": _FORM}},
-    }
+    },
 }
 IMAGE_BODY: dict[str, Any] = {
     "requestBody": {

@@ -172,6 +172,8 @@ async def test_the_description_is_whole(client: httpx.AsyncClient) -> None:
             assert ("security" in operation) == path.startswith("/v1/")
     body = described["paths"]["/v1/reason"]["post"]["requestBody"]["content"]
     assert sorted(body) == ["application/json", "multipart/form-data"]
+    (header,) = described["paths"]["/v1/reason"]["post"]["parameters"]
+    assert (header["name"], header["in"]) == ("Idempotency-Key", "header")
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
