@@ -9,6 +9,7 @@ from broker.limits import BrokerLimits
 from contracts.broker import Broker
 from contracts.errors import ImageNotFound, NotReady, Overloaded, ResponseNotFound
 from contracts.events import Failed
+from contracts.jobs import Idempotency
 from tests.broker.contract import BrokerContract, MakeBroker
 from tests.broker.samples import delta, done, image, job, read, status, types
 
@@ -207,3 +208,35 @@ async def test_closing_ends_what_is_open_and_refuses_what_comes() -> None:
         assert isinstance(events[-1], Failed)
     with pytest.raises(NotReady):
         await broker.submit(job("resp_c"))
+
+
+async def test_a_key_is_forgotten_with_its_response(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(keep_finished_s=900), clock=clock)
+    key = Idempotency(key="k", body_sha256="a")
+    await broker.submit(job("resp_a"), idempotency=key)
+    (lease,) = await broker.take("r1", room=1)
+    await broker.publish(lease, [done(lease.job)])
+    clock.now_s += 900
+    assert await broker.submit(job("resp_b"), idempotency=key) == "resp_a"
+    clock.now_s += 1
+    broker.sweep()
+    assert await broker.submit(job("resp_b"), idempotency=Idempotency(key="k", body_sha256="b")) == "resp_b"
+    assert list(broker._keys._known) == [("", "k")]
+    await broker.aclose()
+
+
+async def test_a_late_job_that_runs_is_given_a_moment_more(clock: Clock) -> None:
+    broker = EmbeddedBroker(BrokerLimits(deadline_slack_s=5), clock=clock)
+    await broker.submit(job("resp_a", timeout_s=10.0))
+    await broker.submit(job("resp_b", timeout_s=10.0))
+    await broker.take("r1", room=1)
+    clock.now_s += 10
+    await broker.heartbeat(status("r1"))
+    broker.sweep()
+    assert types(await broker.events("resp_a")) == ["created", "queued"]
+    assert types(await broker.events("resp_b"))[-1] == "failed"
+    clock.now_s += 5
+    await broker.heartbeat(status("r1"))
+    broker.sweep()
+    assert types(await broker.events("resp_a"))[-1] == "failed"
+    await broker.aclose()
