@@ -1,17 +1,20 @@
 """Two gateways on one broker: what is read at one is not cancelled by the other, and what nobody reads is."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
-from broker.embedded import EmbeddedBroker
+from broker.open import open_broker
+from broker.settings import BrokerSettings
+from contracts.broker import Broker
 from service import disconnect
 from service.app import create_app
 from service.settings import ServiceSettings
+from tests.broker.redis_server import RedisServer, fresh_prefix
 from tests.scripted_runner import ScriptedRunner
 from tests.service.conftest import GRACE_S, serving, until
 from tests.service.helpers import live_frames
@@ -19,9 +22,34 @@ from tests.service.helpers import live_frames
 STREAM = {"question": "?", "stream": True}
 
 
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "redis"])
+async def brokers(request: pytest.FixtureRequest) -> AsyncIterator[tuple[Broker, Broker]]:
+    """What each of the gateways has: the same object, or two that share a server as two processes do."""
+    settings = BrokerSettings()
+    if request.param == "redis":
+        server: RedisServer = request.getfixturevalue("redis")
+        settings = BrokerSettings(redis_url=server.url, key_prefix=fresh_prefix())
+    first = await open_broker(settings)
+    second = await open_broker(settings) if request.param == "redis" else first
+    yield first, second
+    await second.aclose()
+    await first.aclose()
+
+
 @pytest.fixture
-async def second_app(broker: EmbeddedBroker, settings: ServiceSettings) -> AsyncIterator[FastAPI]:
-    app = create_app(broker, settings, CollectorRegistry())
+def broker(brokers: tuple[Broker, Broker]) -> Broker:
+    return brokers[0]
+
+
+@pytest.fixture
+async def second_app(brokers: tuple[Broker, Broker], settings: ServiceSettings) -> AsyncIterator[FastAPI]:
+    app = create_app(brokers[1], settings, CollectorRegistry())
     yield app
     await app.state.gateway.aclose()
 

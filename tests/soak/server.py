@@ -28,7 +28,7 @@ DELAY_S = 0.02
 NUM_EVENTS = 2 + 4 * len(STEPS)  # in_progress and the end; of a step its start, two deltas and its end
 CAPACITY = ROOM / (DELAY_S * NUM_EVENTS)  # answers a second
 KIB = 1 << 10
-LIMITS = BrokerLimits(max_waiting=16, max_finished_bytes=2048 * KIB, max_image_bytes=512 * KIB)
+LIMITS = BrokerLimits(max_waiting=16, max_finished_bytes=4096 * KIB, max_image_bytes=512 * KIB)
 
 
 class Server(uvicorn.Server):
