@@ -48,7 +48,7 @@ class ServerThread(threading.Thread):
         self.runner = ScriptedRunner(self.broker)
         await self.runner.start()
         app = create_app(self.broker, ServiceSettings(), CollectorRegistry())
-        config = uvicorn.Config(app, port=0, log_level="warning", ws="none", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(app, port=0, log_config=None, ws="none", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         serving = asyncio.create_task(self._server.serve())
         while not self._server.started:  # noqa: ASYNC110 - uvicorn has no event for it

@@ -191,6 +191,9 @@ async def test_lines_of_two_processes_are_joined_by_the_ids(tmp_path: Path) -> N
             *(client.post("/v1/reason", json=ask, headers={"X-Request-Id": f"{REQUEST_ID}-{n}"}) for n in range(3))
         )
         gone = await client.get("/v1/reason/resp_none", headers={"X-Request-Id": "no-response"})
+        async with asyncio.timeout(20):  # its line is written after its answer
+            while "no-response" not in str(fleet.gateways[0].output()):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
     assert gone.status_code == 404
     lines = [_records(process.output()) for process in (fleet.gateways[0], fleet.runners[0])]
     for n, answer in enumerate(answers):

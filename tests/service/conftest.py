@@ -76,7 +76,7 @@ class QuietServer(uvicorn.Server):
 async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """On a socket: answers arrive as they are sent, and a client can leave."""
     config = uvicorn.Config(
-        app, port=0, log_level="warning", ws="none", http=DroppableProtocol, timeout_graceful_shutdown=1
+        app, port=0, log_config=None, ws="none", http=DroppableProtocol, timeout_graceful_shutdown=1
     )
     server = QuietServer(config)
     task = asyncio.create_task(server.serve())
