@@ -73,5 +73,6 @@ names = {found.name.lower() for found in importlib.metadata.distributions()}
 assert not names & {"pytest", "ruff", "mypy", "triton"}, names
 assert os.getuid() == 10001 and not os.access("/opt/ilvr", os.W_OK) and os.access("/var/cache/ilvr", os.W_OK)
 print(f"images: runner-cpu: {len(names)} packages, torch {torch.__version__}, vLLM {vllm.__version__}, user {os.getuid()}")'
+buildah rm --all >/dev/null # also what a build that failed has left, or its layers stay
 buildah rmi --prune >/dev/null
 say done
