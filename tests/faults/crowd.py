@@ -71,10 +71,12 @@ class Crowd:
             await asyncio.sleep(0.02)
 
     async def _arrive(self, http: httpx.AsyncClient) -> None:
-        began = time.monotonic()
-        for count in itertools.count():
-            await asyncio.sleep(began + count / self._rate_per_s - time.monotonic())
-            if self.num_in_flight < self._in_flight and not self._defects:
+        """Who is due while as many ask as may does not come later."""
+        began, num_due = time.monotonic(), 0
+        while not self._defects:
+            await asyncio.sleep(began + num_due / self._rate_per_s - time.monotonic())
+            before, num_due = num_due, int((time.monotonic() - began) * self._rate_per_s) + 1
+            for _ in range(min(num_due - before, self._in_flight - self.num_in_flight)):
                 self._add(Client(http, self._urls, self._make(next_number()), patience_s=self._patience_s))
 
     def _add(self, client: Client) -> None:

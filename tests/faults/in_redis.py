@@ -29,12 +29,12 @@ async def held_in_redis(url: str) -> dict[str, float]:
 
 
 async def responses_in_redis(url: str) -> dict[int, set[str]]:
-    """The ids of all responses that were ever made and are not forgotten, by the number in their metadata."""
+    """The ids of all responses that were admitted and are not forgotten, by the number in their metadata."""
     found: dict[int, set[str]] = defaultdict(set)
     async with _connected(url) as redis:
         async for key in redis.scan_iter(match="*}:state", count=1000):
-            job = await redis.hget(key, "job")
-            if job is not None:
+            job, opened = await redis.hmget(key, "job", "opened")
+            if job is not None and opened:
                 content = decode_job(job)
                 found[int(content.metadata["n"])].add(content.response_id)
     return found

@@ -52,7 +52,7 @@ def test_a_right_answer_has_no_problem() -> None:
     assert (record.outcome, record.problems(), record.num_restarts) == ("completed", [], 1)
     verdict = judge("x", [record], {1: {"resp_1"}}, 1.0)
     assert (verdict.completed, verdict.restarted, verdict.lost, verdict.twice, verdict.wrong) == (1, 1, 0, 0, 0)
-    require_nothing_lost(verdict, [record])
+    require_nothing_lost(verdict, [record], {})
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_a_flaw_is_seen(events: list[dict[str, Any]], outcome: str) -> None:
     record = heard(events)
     assert record.outcome == outcome
     with pytest.raises(AssertionError, match="request 1"):
-        require_nothing_lost(judge("x", [record], {}, 1.0), [record])
+        require_nothing_lost(judge("x", [record], {}, 1.0), [record], {})
 
 
 def test_a_failure_that_can_be_sent_again_is_allowed_only_where_it_is() -> None:
@@ -80,9 +80,9 @@ def test_a_failure_that_can_be_sent_again_is_allowed_only_where_it_is() -> None:
     record = heard([*log()[:-1], failed])
     verdict = judge("x", [record], {}, 1.0)
     assert (record.outcome, verdict.failed) == ("failed", 1)
-    require_nothing_lost(verdict, [record], may_fail=True)
+    require_nothing_lost(verdict, [record], {}, may_fail=True)
     with pytest.raises(AssertionError, match="engine_dead"):
-        require_nothing_lost(verdict, [record])
+        require_nothing_lost(verdict, [record], {})
     assert heard([*log()[:-1], {**failed, "error": {"code": "invalid", "retryable": False}}]).outcome == "wrong"
 
 
@@ -102,6 +102,6 @@ def test_a_log_that_is_gone_is_begun_anew() -> None:
         record.hear(event)
     verdict = judge("x", [record], {1: {"resp_1", "resp_2"}}, 1.0)
     assert (record.outcome, verdict.twice, verdict.forgotten) == ("completed", 0, 1)
-    require_nothing_lost(verdict, [record], may_fail=True)
+    require_nothing_lost(verdict, [record], {}, may_fail=True)
     with pytest.raises(AssertionError):
-        require_nothing_lost(verdict, [record])
+        require_nothing_lost(verdict, [record], {})

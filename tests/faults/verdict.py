@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.faults.record import Record
@@ -24,7 +24,6 @@ class Verdict:
     twice: int
     wrong: int
     seconds: float
-    notes: dict[str, float] = field(default_factory=dict)
 
     def row(self) -> dict[str, object]:
         return asdict(self)
@@ -54,15 +53,16 @@ def is_twice(record: Record, runs: dict[int, set[str]]) -> bool:
     return record.is_answered_twice or len(runs.get(record.request.number, ())) > 1 + record.num_forgotten
 
 
-def require_nothing_lost(verdict: Verdict, records: Iterable[Record], *, may_fail: bool = False) -> None:
+def require_nothing_lost(
+    verdict: Verdict, records: Iterable[Record], runs: dict[int, set[str]], *, may_fail: bool = False
+) -> None:
     """Raises ``AssertionError`` with the first few requests that something is wrong with.
 
     may_fail: what the clients were told to send again, and logs that are gone, are no fault of this scenario.
     """
-    bad = [
-        record for record in records if record.outcome != "completed" and not (may_fail and record.outcome == "failed")
-    ]
-    shown = "\n".join(_shown(record) for record in bad[:5])
+    allowed = ("completed", "failed") if may_fail else ("completed",)
+    bad = [record for record in records if record.outcome not in allowed or is_twice(record, runs)]
+    shown = "\n".join(f"{_shown(record)} {runs.get(record.request.number)}" for record in bad[:5])
     assert (verdict.lost, verdict.twice, verdict.wrong) == (0, 0, 0), f"{verdict}\n{shown}"
     if not may_fail:
         assert (verdict.failed, verdict.forgotten) == (0, 0), f"{verdict}\n{shown}"

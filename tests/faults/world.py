@@ -74,7 +74,7 @@ async def run_scenario(world: World, name: str, break_it: Break, *, may_fail: bo
         made[number] |= ids
     verdict = judge(name, records, made, seconds)
     keep(world.model, verdict)
-    require_nothing_lost(verdict, records, may_fail=may_fail)
+    require_nothing_lost(verdict, records, made, may_fail=may_fail)
     await world.fleet.until_ready()
     await world.fleet.until_settled()
     return verdict
