@@ -34,7 +34,7 @@ test-slow: setup      ## the exhaustive tests: every position of every block, an
 
 # One scenario after the other: the fleet of one uses every core. Rows are kept as they come, so that a run that fails
 # shows how far it came.
-test-faults: setup    ## a fleet with the embedded model, 200 requests in flight, broken in every way: half an hour
+test-faults: setup    ## a fleet with the embedded model, 200 requests in flight, broken in every way: a quarter of an hour
 	rm -rf build/faults
 	ILVR_FAULTS_REPORT=build/faults $(PYTHON) -m pytest tests/faults -m "faults or not faults" $(ARGS); \
 	  status=$$?; $(PYTHON) -m tests.faults.table build/faults && exit $$status

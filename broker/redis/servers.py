@@ -8,7 +8,7 @@ import asyncio
 from typing import Any, Protocol
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.cluster import key_slot  # type: ignore[attr-defined]
+from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedError, TimeoutError
 
 from broker.redis.cancellation import heeding

@@ -10,6 +10,16 @@ from contracts.jobs import ImageRef, Job, StoredImage
 from contracts.responses import Response
 
 
+class Clock:
+    """Seconds that tests move."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
 def job(response_id: str, **fields: Any) -> Job:
     return Job(response_id=response_id, created_at=1_760_000_000, model="m", **{"question": "?", **fields})
 

@@ -11,7 +11,7 @@ from contracts.errors import ImageNotFound, NotReady, Overloaded, ResponseNotFou
 from contracts.events import Failed
 from contracts.jobs import Idempotency
 from tests.broker.contract import BrokerContract, MakeBroker
-from tests.broker.samples import delta, done, image, job, read, status, types
+from tests.broker.samples import Clock, delta, done, image, job, read, status, types
 
 
 class TestContract(BrokerContract):
@@ -21,14 +21,6 @@ class TestContract(BrokerContract):
             return EmbeddedBroker(limits)
 
         return make
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture

@@ -9,15 +9,7 @@ from broker.queue import FairQueue
 from broker.rate import EndRate, retry_after_s
 from contracts.errors import RateLimited
 from contracts.jobs import RateLimit
-from tests.broker.samples import job
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.broker.samples import Clock, job
 
 
 @pytest.fixture

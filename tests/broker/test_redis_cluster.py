@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, ClassVar
 
 import pytest
-from redis.cluster import key_slot  # type: ignore[attr-defined]
+from redis.crc import key_slot
 
 from broker.limits import BrokerLimits
 from broker.redis.broker import RedisBroker
