@@ -55,7 +55,7 @@ class Process:
             self._process = subprocess.Popen(
                 self._command,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **self._variables},
+                env={**_inherited(), "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", **self._variables},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -108,3 +108,8 @@ class Process:
             if is_alive(pid):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(timeout=STOP_S)
+
+
+def _inherited() -> dict[str, str]:
+    """Without what vLLM, once a test of this process has loaded it, has every program below preload: torch's OpenMP."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
