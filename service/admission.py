@@ -2,8 +2,11 @@
 
 import time
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from msgspec import structs
+from starlette.datastructures import Headers
 from structlog.contextvars import bind_contextvars
 
 from contracts.errors import ImageNotFound, InvalidRequest, NotSupportedYet, Overloaded
@@ -15,6 +18,18 @@ from service.gateway import Gateway
 from service.idempotency import identify
 from service.request_images import store_images
 from service.schemas import ReasonRequest
+
+
+@asynccontextmanager
+async def room_for(gateway: Gateway, headers: Headers, caller: Caller, key: str | None) -> AsyncIterator[None]:
+    """Around the reading of a question's body and its submission: a server that cannot answer takes no upload.
+
+    Raises ``NotReady``, ``Overloaded``, ``BrokerUnavailable``.
+    """
+    await gateway.ready_runners()
+    with gateway.intake.reserve(headers) as num_bytes:
+        await gateway.broker.check_room(num_bytes, owner=caller.owner, idempotency_key=key)
+        yield
 
 
 def refuse_not_yet(request: ReasonRequest) -> None:

@@ -1,23 +1,20 @@
 """``POST /v1/reason``: ask a question, get one answer or a stream."""
 
-import asyncio
-
 import msgspec
 from fastapi import APIRouter, Request, Response
 
 from contracts.events import Failed, fold
 from contracts.jobs import Job
 from contracts.responses import Response as ReasonResponse
-from service.admission import refuse_not_yet, submit
+from service.admission import refuse_not_yet, room_for, submit
 from service.auth import Caller, CallerDep
 from service.body import read_reason_body
-from service.disconnect import until_gone
 from service.errors import CLIENT_GONE, answer_for_failed
-from service.following import terminal_event
 from service.gateway import Gateway, GatewayDep
-from service.idempotency import HEADER, read_key
+from service.idempotency import read_key
 from service.openapi import ANSWER_OR_STREAM, REASON_BODY
 from service.sse import EventStream
+from service.waiting import ends_of
 
 router = APIRouter(tags=["reason"])
 
@@ -43,9 +40,7 @@ async def reason(request: Request, gateway: GatewayDep, caller: CallerDep) -> Re
 async def _admit(request: Request, gateway: Gateway, caller: Caller) -> tuple[Job, bool]:
     """The job to follow, and whether its events are wanted."""
     key = read_key(request.headers)
-    await gateway.ready_runners()  # before the body is read: a server that cannot answer takes no upload
-    with gateway.intake.reserve(request.headers) as num_bytes:
-        await gateway.broker.check_room(num_bytes, owner=caller.owner, idempotency_key=key)
+    async with room_for(gateway, request.headers, caller, key):
         body = await read_reason_body(request, gateway.settings.max_images)
         refuse_not_yet(body.request)
         model = await gateway.choose_model(body.request.model)
@@ -59,29 +54,12 @@ def _wants_stream(stream: bool | None, request: Request) -> bool:
 
 
 async def _answer(gateway: Gateway, request: Request, job: Job) -> Response:
-    """Wait for the end.
-
-    A client that is gone before it cancels the response, at once unless others read it; with an idempotency key it has
-    the grace of a stream, for it may be about to ask again.
-    """
-    gateway.readers.join(job)
-    is_over = False
-    end = asyncio.create_task(terminal_event(gateway.broker, job))
-    gone = asyncio.create_task(until_gone(request.receive))
-    try:
-        done, _ = await asyncio.wait({end, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if end not in done:
-            return Response(status_code=CLIENT_GONE)
-        event = end.result()
-        is_over = True
-    finally:
-        end.cancel()
-        gone.cancel()
-        await asyncio.wait([end, gone])
-        gateway.readers.leave(job, is_over=is_over, grace_s=None if HEADER in request.headers else 0.0)
-    if isinstance(event, Failed):
-        return answer_for_failed(request, event.error)
-    return json_answer(event.response)
+    ends = await ends_of(gateway, request, [job])
+    if ends is None:
+        return Response(status_code=CLIENT_GONE)
+    if isinstance(ends[0], Failed):
+        return answer_for_failed(request, ends[0].error)
+    return json_answer(ends[0].response)
 
 
 def json_answer(response: ReasonResponse) -> Response:
