@@ -5,7 +5,7 @@ as a dead engine does, ``vanish`` makes it silent without a word.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Literal
@@ -51,7 +51,7 @@ class ScriptedRunner:
         self._may_go_on = asyncio.Event()
         self._may_go_on.set()
         self._services: list[asyncio.Task[None]] = []
-        self.jobs: list[Job] = []
+        self.jobs: MutableSequence[Job] = []
         self.steps: Sequence[Step] = STEPS
         self.ending: Literal["completed", "incomplete"] = "completed"
         self.fail_with: IlvrError | None = None

@@ -3,6 +3,7 @@
 Everything that is kept for a while has a small bound, so that all of them are reached soon and memory can be flat.
 """
 
+from collections import deque
 from typing import Any
 
 import uvicorn
@@ -41,6 +42,7 @@ async def main() -> None:
     broker = EmbeddedBroker(LIMITS)
     runner = ScriptedRunner(broker, room=ROOM)
     runner.steps, runner.delay_s = STEPS, DELAY_S
+    runner.jobs = deque(maxlen=1)  # else the double itself grows by every question
     await runner.start()
     settings = ServiceSettings(disconnect_grace_s=0.5, write_timeout_s=2.0, ping_interval_s=1.0)
     app = create_app(broker, settings, CollectorRegistry())
