@@ -7,10 +7,11 @@ from typing import get_args
 import msgspec
 
 from broker.signal import Signal
-from contracts.events import Event, Terminal, encode_event
+from contracts.events import Event, StepDelta, Terminal, encode_event
 from contracts.jobs import Job
 
 TERMINAL_TYPES = get_args(Terminal)
+DELTA_BYTES = 256  # of one in memory, beside its text
 
 
 def check_events(response_id: str, events: Sequence[Event]) -> None:
@@ -78,7 +79,7 @@ class ResponseLog:
         first = len(self.events)
         numbered = [msgspec.structs.replace(event, sequence_number=first + i) for i, event in enumerate(events)]
         self.events.extend(numbered)
-        self.num_bytes += sum(len(encode_event(event)) for event in numbered)
+        self.num_bytes += sum(_num_bytes(event) for event in numbered)
         self._grown.notify()
 
     async def follow(self, starting_after: int) -> AsyncIterator[Event]:
@@ -91,3 +92,10 @@ class ResponseLog:
             if self.is_closed:
                 return
             await self._grown.wait()
+
+
+def _num_bytes(event: Event) -> int:
+    """About what it takes in memory. Deltas are most of all events, and are encoded for their readers only."""
+    if isinstance(event, StepDelta):
+        return DELTA_BYTES + (len(event.text) if isinstance(event.text, str) else 0)
+    return len(encode_event(event))

@@ -1,0 +1,1 @@
+"""How many streams one gateway process carries on one core."""
