@@ -13,6 +13,7 @@ IlvrError
 │   ├── ModelNotFound
 │   ├── ResponseNotFound
 │   ├── IdempotencyConflict
+│   ├── ResponseCancelled    where an answer cannot say so otherwise
 │   ├── NotAuthenticated
 │   ├── NotPermitted         the key is right, its scopes do not include this
 │   ├── UrlNotAllowed
@@ -96,6 +97,10 @@ class ResponseNotFound(RequestError):
 
 class IdempotencyConflict(RequestError):
     code = "idempotency_conflict"
+
+
+class ResponseCancelled(RequestError):
+    code = "response_cancelled"
 
 
 class NotAuthenticated(RequestError):

@@ -36,7 +36,11 @@ Step = TextStep | LatentStep
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """Token counts. ``input_tokens`` includes ``image_tokens``; ``latent_steps`` counts pads of latent blocks."""
+    """Token counts. ``input_tokens`` includes ``image_tokens``; ``latent_steps`` counts pads of latent blocks.
+
+    answer_tokens: of the output text tokens, those of the answer; of a text that names none, of its last step if that
+    is text.
+    """
 
     input_tokens: int = 0
     image_tokens: int = 0
@@ -44,6 +48,7 @@ class Usage(Struct, frozen=True, kw_only=True):
     output_text_tokens: int = 0
     latent_steps: int = 0
     latent_blocks: int = 0
+    answer_tokens: int = 0
 
 
 class Timings(Struct, frozen=True, kw_only=True):

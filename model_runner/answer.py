@@ -4,6 +4,7 @@ The order is that of the published evaluation (August 2026); here the answer kee
 """
 
 import re
+from collections.abc import Iterator
 
 BOXED = "\\boxed{"
 # "answer" alone is a common word, so it needs an "is" or a colon; "final answer" does not.
@@ -14,10 +15,16 @@ TRAILING = MARKUP + ".,;:!"
 
 def extract_answer(text: str) -> str | None:
     """The answer, or None if the text names none."""
+    found = find_answer(text)
+    return text[found] if found else None
+
+
+def find_answer(text: str) -> slice | None:
+    """Where the answer stands in the text."""
     return _last_boxed(text) or _last_phrase(text)
 
 
-def _last_boxed(text: str) -> str | None:
+def _last_boxed(text: str) -> slice | None:
     """Content of the last complete box that holds something, braces inside it balanced."""
     at = text.rfind(BOXED)
     while at >= 0:
@@ -26,15 +33,30 @@ def _last_boxed(text: str) -> str | None:
         for offset, character in enumerate(text[begin:]):
             depth += {"{": 1, "}": -1}.get(character, 0)
             if depth == 0:
-                if content := text[begin : begin + offset].strip():
-                    return content
+                content = text[begin : begin + offset]
+                if content.strip():
+                    return slice(begin + _num_left(content, content.lstrip()), begin + len(content.rstrip()))
                 break
         at = text.rfind(BOXED, 0, at)
     return None
 
 
-def _last_phrase(text: str) -> str | None:
+def _last_phrase(text: str) -> slice | None:
     """The rest of its line; a line with two phrases gives that of the second."""
-    lines = [text[phrase.end() :].partition("\n")[0] for phrase in PHRASE.finditer(text)]
-    answers = [line.strip().rstrip(TRAILING).lstrip(MARKUP) for line in lines]
-    return next((answer for answer in reversed(answers) if answer), None)
+    return next(_phrases(text), None)
+
+
+def _phrases(text: str) -> Iterator[slice]:
+    """What follows each phrase, the last first; never nothing."""
+    for phrase in reversed(list(PHRASE.finditer(text))):
+        line = text[phrase.end() :].partition("\n")[0]
+        kept = line.strip().rstrip(TRAILING)
+        answer = kept.lstrip(MARKUP)
+        if answer:
+            begin = phrase.end() + _num_left(line, line.lstrip()) + _num_left(kept, answer)
+            yield slice(begin, begin + len(answer))
+
+
+def _num_left(text: str, rest: str) -> int:
+    """How many characters were taken off the beginning."""
+    return len(text) - len(rest)

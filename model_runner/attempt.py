@@ -160,7 +160,9 @@ class Attempt:
             try:
                 await self._generate_from(request, generating)
             finally:
-                generating.set(num_images=len(request.images), **structs.asdict(self._writer.usage))
+                usage = structs.asdict(self._writer.usage)
+                del usage["answer_tokens"]  # known when the last step has ended, which is later
+                generating.set(num_images=len(request.images), **usage)
 
     async def _generate_from(self, request: EngineRequest, generating: Span) -> None:
         async with aclosing(self._tools.engine.generate(request)) as deltas:

@@ -30,6 +30,7 @@ from contracts.responses import (
     error_info,
 )
 from model_runner.answer import extract_answer
+from model_runner.answer_tokens import count_answer_tokens
 from model_runner.engine.base import PromptInfo, TokenDelta
 from model_runner.steps import BlockEnded, PadsAdded, Started, StepMachine, TextAdded, Update
 from model_runner.vocabulary import Vocabulary
@@ -50,6 +51,7 @@ class ResponseWriter:
         self._job = lease.job
         self._clock = clock
         self._taken_at = clock()
+        self._vocabulary = vocabulary
         self._machine = StepMachine(spec, vocabulary, self._job.sampling.stop)
         self._prompt: PromptInfo | None = None
         self._queue_ms: float | None = None
@@ -57,7 +59,7 @@ class ResponseWriter:
         self._step_started_at = self._taken_at
         self._on_text_gap = on_text_gap
         self._text_at: float | None = None  # of the last delta, if it ended in text
-        self._num_output_tokens = 0
+        self._ids: list[int] = []
         self._steps: list[Step] = []
 
     @property
@@ -79,10 +81,16 @@ class ResponseWriter:
             input_tokens=prompt.num_tokens,
             image_tokens=prompt.num_image_tokens,
             cached_tokens=prompt.num_cached_tokens,
-            output_text_tokens=self._num_output_tokens - num_latent_steps,
+            output_text_tokens=len(self._ids) - num_latent_steps,
             latent_steps=num_latent_steps,
             latent_blocks=self._machine.num_latent_blocks,
+            answer_tokens=count_answer_tokens(self._ids, self._vocabulary, self._texts),
         )
+
+    @property
+    def _texts(self) -> list[str]:
+        """Of each completed step; of a latent one, none."""
+        return [step.text if isinstance(step, TextStep) else "" for step in self._steps]
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -101,7 +109,7 @@ class ResponseWriter:
                     cached_tokens=delta.prompt.num_cached_tokens,
                 )
             )
-        self._num_output_tokens += len(delta.ids)
+        self._ids += delta.ids
         was_in_block = self._machine.is_in_block
         events += self._events(self._machine.feed(delta.ids))
         self._tell_text_gap(len(delta.ids), was_in_block)
@@ -174,7 +182,7 @@ class ResponseWriter:
             status=status,
             finish_reason=reason,
             steps=self.steps,
-            answer=extract_answer("".join(step.text for step in self._steps if isinstance(step, TextStep))),
+            answer=extract_answer("".join(self._texts)),
             usage=self.usage,
             timings=Timings(
                 queue_ms=self._queue_ms,

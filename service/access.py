@@ -8,9 +8,15 @@ from service.settings import ServiceSettings
 OPEN = frozenset({"/healthz", "/readyz", "/version"})
 METRICS = frozenset({"/metrics"})
 PAGES = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
-SCOPE_BY_PREFIX: dict[str, Scope] = {"/v1/reason": "reason", "/v1/images": "images"}
+SCOPE_BY_PREFIX: dict[str, Scope] = {
+    "/v1/reason": "reason",
+    "/v1/chat/completions": "reason",
+    "/v1/images": "images",
+}
+# Where a question is asked: refusals are counted.
+QUESTIONS = frozenset({"/v1/reason", "/v1/chat/completions"})
 # What a key's rate limit counts: work and storage. Looking at a response, following and cancelling it are free.
-COUNTED = frozenset({"/v1/reason", "/v1/images"})
+COUNTED = QUESTIONS | {"/v1/images"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,13 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from contracts.errors import IlvrError, NotAuthenticated, NotPermitted
-from service.access import Access, access_to
+from service.access import QUESTIONS, Access, access_to
 from service.auth import ANYONE, NOBODY, Caller
 from service.errors import answer_for
 from service.gateway import Gateway
 from service.key_source import KeySource
 
 BEARER = "bearer "
-QUESTION = ("POST", "/v1/reason")
 
 
 class AuthenticationMiddleware:
@@ -33,7 +32,7 @@ class AuthenticationMiddleware:
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        is_question = (request.method, scope["path"]) == QUESTION
+        is_question = request.method == "POST" and scope["path"] in QUESTIONS
         try:
             # Other refusals of a question are counted by its route, which is not reached from here.
             with self._gateway.metrics.counting_refusals() if is_question else nullcontext():

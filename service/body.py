@@ -18,10 +18,14 @@ REPEATED_FIELDS = frozenset({"stop"})
 
 @dataclass(frozen=True, slots=True)
 class ReasonBody:
-    """``uploads`` are the file parts of a form; a form has no ``request.images``."""
+    """``uploads`` are the file parts of a form; a form has no ``request.images``.
+
+    image_params: what the caller knows each of ``request.images`` by, where that is not its place in ``images``.
+    """
 
     request: ReasonRequest
     uploads: tuple[bytes, ...] = ()
+    image_params: tuple[str, ...] = ()
 
 
 async def read_reason_body(request: Request, max_images: int) -> ReasonBody:

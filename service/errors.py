@@ -26,6 +26,7 @@ STATUS_BY_ERROR: Mapping[type[e.IlvrError], HTTPStatus] = {
     e.ModelNotFound: HTTPStatus.NOT_FOUND,
     e.ResponseNotFound: HTTPStatus.NOT_FOUND,
     e.IdempotencyConflict: HTTPStatus.CONFLICT,
+    e.ResponseCancelled: HTTPStatus.BAD_REQUEST,  # no 409: OpenAI's clients would send it again
     e.NotAuthenticated: HTTPStatus.UNAUTHORIZED,
     e.NotPermitted: HTTPStatus.FORBIDDEN,
     e.UrlNotAllowed: HTTPStatus.FORBIDDEN,
@@ -77,6 +78,13 @@ def answer_for_failed(request: Request, info: ErrorInfo) -> Response:
     return _answer(request, ERROR_BY_CODE.get(info.code), info.code, info.message)
 
 
+def error_body(info: ErrorInfo, request_id: str) -> bytes:
+    """The same as JSON, for where an answer has begun and has no status left to say it."""
+    kind = ERROR_BY_CODE.get(info.code)
+    detail = ErrorDetail(type=_branch(kind), code=info.code, message=info.message, request_id=request_id)
+    return msgspec.json.encode(ErrorBody(error=detail))
+
+
 def install(app: FastAPI) -> None:
     """Every way out of a handler that is not its return value."""
     app.add_exception_handler(e.IlvrError, _on_ilvr_error)
@@ -115,6 +123,10 @@ async def _on_defect(request: Request, error: Exception) -> Response:
     return _encode(request, 500, "server_error", INTERNAL_CODE, "The gateway failed; its log says why.")
 
 
+def _branch(kind: type[e.IlvrError] | None) -> str:
+    return next((name for base, name in TYPE_BY_BRANCH.items() if kind and issubclass(kind, base)), "server_error")
+
+
 def _http_code(status: int) -> str:
     return HTTP_CODES.get(status, HTTPStatus(status).phrase.lower().replace(" ", "_"))
 
@@ -129,8 +141,7 @@ def _answer(
     retry_after_s: int | None = None,
 ) -> Response:
     status = STATUS_BY_ERROR[kind] if kind else HTTPStatus.INTERNAL_SERVER_ERROR
-    branch = next((name for base, name in TYPE_BY_BRANCH.items() if kind and issubclass(kind, base)), "server_error")
-    answer = _encode(request, status, branch, code, message, param)
+    answer = _encode(request, status, _branch(kind), code, message, param)
     if status == HTTPStatus.SERVICE_UNAVAILABLE and retry_after_s is None:
         retry_after_s = e.NotReady.default_retry_after_s
     if status == HTTPStatus.UNAUTHORIZED:

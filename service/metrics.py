@@ -51,7 +51,7 @@ class GatewayMetrics:
         )
         self.rejects = Counter(
             "ilvr_gateway_rejects",
-            "POST /v1/reason refused before a job was made of it, by error code, or client_gone.",
+            "Questions refused before a job was made of them, by error code, or client_gone.",
             labelnames=("reason",),
             registry=registry,
         )

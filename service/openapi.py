@@ -9,6 +9,8 @@ from contracts.events import Event
 from contracts.jobs import ImageRef
 from contracts.responses import Response
 from service.errors import ErrorBody
+from service.openai.objects import ChatChunk, ChatCompletion
+from service.openai.schemas import ChatRequest
 from service.schemas import ReasonRequest
 
 REF = "#/components/schemas/"
@@ -50,6 +52,11 @@ ANSWER_OR_STREAM: Answers = {
     503: _error("No model is ready, or it was lost on the way; see `Retry-After`"),
     504: _error("The request's own `timeout_s` is over"),
 }
+_CHUNKS = {"text/event-stream": {"schema": {"$ref": REF + "ChatChunk"}}}
+COMPLETION_OR_STREAM: Answers = {
+    **ANSWER_OR_STREAM,
+    200: {"description": "The completion, or its chunks", "content": {**_json_of("ChatCompletion"), **_CHUNKS}},
+}
 STORED_IMAGE: Answers = {
     200: {"description": "Its id and size", "content": _json_of("ImageRef")},
     413: _error("Too many bytes or pixels"),
@@ -78,20 +85,23 @@ _FORM = {
         "timeout_s": {"type": "number"},
     },
 }
+_IDEMPOTENCY_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    "description": "The same key with the same body is the same request: it is answered once.",
+}
 REASON_BODY: dict[str, Any] = {
-    "parameters": [
-        {
-            "name": "Idempotency-Key",
-            "in": "header",
-            "required": False,
-            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-            "description": "The same key with the same body is the same request: it is answered once.",
-        }
-    ],
+    "parameters": [_IDEMPOTENCY_KEY],
     "requestBody": {
         "required": True,
         "content": {**_json_of("ReasonRequest"), "multipart/form-data": {"schema": _FORM}},
     },
+}
+CHAT_BODY: dict[str, Any] = {
+    "parameters": [_IDEMPOTENCY_KEY],
+    "requestBody": {"required": True, "content": _json_of("ChatRequest")},
 }
 IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
@@ -112,11 +122,12 @@ class DescribedApp(FastAPI):
             described = super().openapi()
             _drop_fastapi_errors(described)
             schemas = described.setdefault("components", {}).setdefault("schemas", {})
-            request = ReasonRequest.model_json_schema(ref_template=REF + "{model}")
-            schemas.update(request.pop("$defs", {}))
-            schemas["ReasonRequest"] = request
+            for body in (ReasonRequest, ChatRequest):
+                request = body.model_json_schema(ref_template=REF + "{model}")
+                schemas.update(request.pop("$defs", {}))
+                schemas[body.__name__] = request
             (event, *_), answers = msgspec.json.schema_components(
-                [Event, Response, ImageRef, ErrorBody], ref_template=REF + "{name}"
+                [Event, Response, ImageRef, ErrorBody, ChatCompletion, ChatChunk], ref_template=REF + "{name}"
             )
             schemas.update(answers)
             schemas["Event"] = event

@@ -14,15 +14,16 @@ async def store_images(gateway: Gateway, body: ReasonBody, owner: str) -> list[I
     for index, data in enumerate(body.uploads):
         refs.append(await store_image(gateway, data, owner, f"image.{index}"))
     for index, image in enumerate(body.request.images or ()):
+        place = body.image_params[index] if body.image_params else None
         match image:
             case Base64Image():
-                param = f"images.{index}.data"
+                param = place or f"images.{index}.data"
                 data = await decode_base64(image.data, gateway.settings, param)
                 refs.append(await store_image(gateway, data, owner, param))
             case RefImage():
-                refs.append(await _known_image(gateway, image.id, owner, f"images.{index}.id"))
+                refs.append(await _known_image(gateway, image.id, owner, place or f"images.{index}.id"))
             case UrlImage():
-                param = f"images.{index}.url"
+                param = place or f"images.{index}.url"
                 data = await gateway.image_fetcher.fetch(image.url, param)
                 refs.append(await store_image(gateway, data, owner, param))
     return refs

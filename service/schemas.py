@@ -34,12 +34,25 @@ Stops = Annotated[
     ),
 ]
 
+# What every route that asks for an answer takes. Absent or null: the checkpoint decides.
+MaxTokens = Annotated[
+    int | None, Field(ge=1, le=MAX_TOKENS_LIMIT, description="Default 512, or what the context leaves.")
+]
+Temperature = Annotated[float | None, Field(ge=0, le=2, description="Below 0.01: greedy.")]
+TopP = Annotated[float | None, Field(gt=0, le=1)]
+TopK = Annotated[int | None, Field(ge=-1, le=INT64_MAX, description="0 or -1: off.")]
+RepetitionPenalty = Annotated[float | None, Field(gt=0)]
+Seed = Annotated[int | None, Field(ge=-INT64_MAX, le=INT64_MAX)]
+Metadata = Annotated[
+    dict[MetadataKey, MetadataValue] | None, Field(max_length=MAX_METADATA_PAIRS, description="Returned as it came.")
+]
 
-class _Strict(BaseModel):
+
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
 
 
-class Base64Image(_Strict):
+class Base64Image(Strict):
     """A picture file in the request. What it is is told by its content; ``media_type`` is not trusted."""
 
     type: Literal["base64"]
@@ -47,14 +60,14 @@ class Base64Image(_Strict):
     data: str = Field(description="Standard base64 of a PNG, JPEG, WebP, GIF or BMP file, without a data: prefix.")
 
 
-class RefImage(_Strict):
+class RefImage(Strict):
     """A picture that `POST /v1/images` keeps."""
 
     type: Literal["ref"]
     id: str = Field(description="`img_…`")
 
 
-class UrlImage(_Strict):
+class UrlImage(Strict):
     """A picture that the server fetches, from hosts that its operator allows; from none by default."""
 
     type: Literal["url"]
@@ -64,12 +77,12 @@ class UrlImage(_Strict):
 ImageInput = Annotated[Base64Image | RefImage | UrlImage, Field(discriminator="type")]
 
 
-class LatentOptions(_Strict):
+class LatentOptions(Strict):
     mode: Literal["on", "off"] | None = Field(None, description="`off`: no latent step is ever begun. Default `on`.")
     include: list[str] | None = Field(None, description="Not supported yet.")
 
 
-class ReasonRequest(_Strict):
+class ReasonRequest(Strict):
     """Sampling fields that are absent or null are decided by the checkpoint's `generation_config.json`."""
 
     model_config = ConfigDict(
@@ -91,19 +104,15 @@ class ReasonRequest(_Strict):
     images: list[ImageInput] | None = Field(None, description="They come before the question, in this order.")
     model: str | None = Field(None, description="One of `GET /v1/models`; by default the one that is served.")
     stream: bool | None = Field(None, description="Answer with server-sent events; so does `Accept`.")
-    max_tokens: int | None = Field(
-        None, ge=1, le=MAX_TOKENS_LIMIT, description="Default 512, or what the context leaves."
-    )
-    temperature: float | None = Field(None, ge=0, le=2, description="Below 0.01: greedy.")
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=INT64_MAX, description="0 or -1: off.")
-    repetition_penalty: float | None = Field(None, gt=0)
-    seed: int | None = Field(None, ge=-INT64_MAX, le=INT64_MAX)
+    max_tokens: MaxTokens = None
+    temperature: Temperature = None
+    top_p: TopP = None
+    top_k: TopK = None
+    repetition_penalty: RepetitionPenalty = None
+    seed: Seed = None
     stop: Stops | None = Field(None, description="Generation ends before any of these strings.")
     latent: LatentOptions | None = None
-    metadata: dict[MetadataKey, MetadataValue] | None = Field(
-        None, max_length=MAX_METADATA_PAIRS, description="Returned as it came."
-    )
+    metadata: Metadata = None
     previous_response_id: str | None = Field(None, description="Not supported yet.")
     background: bool | None = Field(
         None, description="Answer at once with the unfinished response, and go on with it whether or not anybody reads."
@@ -113,10 +122,15 @@ class ReasonRequest(_Strict):
     )
 
 
-def parse_json(body: bytes) -> ReasonRequest:
-    """Raises ``MalformedBody``, ``InvalidRequest``."""
+def check_marks(body: bytes) -> None:
+    """Raises ``MalformedBody``."""
     if len(body) > MAX_JSON_MARKS and sum(map(body.count, (b",", b"[", b"{"))) > MAX_JSON_MARKS:
         raise MalformedBody(f"The body has more than {MAX_JSON_MARKS} commas and brackets.")
+
+
+def parse_json(body: bytes) -> ReasonRequest:
+    """Raises ``MalformedBody``, ``InvalidRequest``."""
+    check_marks(body)
     try:
         return ReasonRequest.model_validate_json(body, strict=True)
     except ValidationError as error:

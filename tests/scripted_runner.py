@@ -193,7 +193,9 @@ def _response(job: Job, steps: Sequence[Step], status: Status, reason: FinishRea
         status=status,
         finish_reason=reason,
         steps=tuple(steps),
-        usage=Usage(input_tokens=41, image_tokens=16, output_text_tokens=23, latent_steps=8, latent_blocks=1),
+        usage=Usage(
+            input_tokens=41, image_tokens=16, output_text_tokens=23, latent_steps=8, latent_blocks=1, answer_tokens=6
+        ),
         timings=Timings(queue_ms=0.5, time_to_first_step_ms=12.0, total_ms=80.2),
     )
 

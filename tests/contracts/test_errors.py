@@ -23,6 +23,7 @@ RETRYABLE_BY_CODE = {
     "model_not_found": False,
     "response_not_found": False,
     "idempotency_conflict": False,
+    "response_cancelled": False,
     "not_authenticated": False,
     "not_permitted": False,
     "url_not_allowed": False,

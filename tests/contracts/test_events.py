@@ -44,7 +44,13 @@ RESPONSE = Response(
     steps=STEPS,
     answer="RRDD",
     usage=Usage(
-        input_tokens=41, image_tokens=16, cached_tokens=32, output_text_tokens=23, latent_steps=8, latent_blocks=1
+        input_tokens=41,
+        image_tokens=16,
+        cached_tokens=32,
+        output_text_tokens=23,
+        latent_steps=8,
+        latent_blocks=1,
+        answer_tokens=4,
     ),
     timings=Timings(queue_ms=0.4, time_to_first_step_ms=12.0, total_ms=80.2),
     metadata={"trace": "abc"},
@@ -78,6 +84,7 @@ RESPONSE_JSON: dict[str, Any] = {
         "output_text_tokens": 23,
         "latent_steps": 8,
         "latent_blocks": 1,
+        "answer_tokens": 4,
     },
     "timings": {"queue_ms": 0.4, "time_to_first_step_ms": 12.0, "total_ms": 80.2},
     "error": None,

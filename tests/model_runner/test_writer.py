@@ -155,6 +155,7 @@ def test_a_whole_response(clock: Clock) -> None:
                     output_text_tokens=1 + 1 + 1 + 9 + 1,  # text, START, END, text, the end of the text
                     latent_steps=3,
                     latent_blocks=1,
+                    answer_tokens=1,
                 ),
                 timings=Timings(queue_ms=23.0, time_to_first_step_ms=24.0, total_ms=42.5),
                 metadata={"trace": "abc"},

@@ -40,6 +40,7 @@ EXPECTED = {
     "model_not_found": (404, "invalid_request_error"),
     "response_not_found": (404, "invalid_request_error"),
     "idempotency_conflict": (409, "invalid_request_error"),
+    "response_cancelled": (400, "invalid_request_error"),
     "not_authenticated": (401, "invalid_request_error"),
     "not_permitted": (403, "invalid_request_error"),
     "url_not_allowed": (403, "invalid_request_error"),
@@ -79,7 +80,7 @@ async def test_a_failure_in_a_stream_is_its_last_event(client: httpx.AsyncClient
 
 async def test_an_unknown_route_and_a_wrong_method(client: httpx.AsyncClient) -> None:
     assert "/docs" in check_error(await client.get("/v1/nothing"), 404, "not_found")
-    check_error(await client.post("/v1/chat/completions", json={}), 404, "not_found")
+    check_error(await client.post("/v1/completions", json={}), 404, "not_found")
     answer = await client.delete("/v1/reason")
     check_error(answer, 405, "method_not_allowed")
     assert answer.headers["allow"] == "POST"

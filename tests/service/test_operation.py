@@ -152,14 +152,25 @@ async def test_the_description_is_whole(client: httpx.AsyncClient) -> None:
     schemas = described["components"]["schemas"]
     references = set(re.findall(r'"#/components/schemas/([^"]+)"', (await client.get("/openapi.json")).text))
     assert references <= set(schemas)
-    assert {"ReasonRequest", "Response", "Event", "StepDelta", "ImageRef", "ErrorBody"} <= references
+    assert {
+        "ReasonRequest",
+        "Response",
+        "Event",
+        "StepDelta",
+        "ImageRef",
+        "ErrorBody",
+        "ChatRequest",
+        "ChatCompletion",
+    } <= references
     assert "HTTPValidationError" not in references
     assert sorted(described["paths"]) == [
         "/healthz",
         "/metrics",
         "/readyz",
+        "/v1/chat/completions",
         "/v1/images",
         "/v1/models",
+        "/v1/models/{model}",
         "/v1/reason",
         "/v1/reason/{response_id}",
         "/v1/reason/{response_id}/cancel",

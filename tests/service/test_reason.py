@@ -62,6 +62,7 @@ async def test_the_answer_is_the_response_object(client: httpx.AsyncClient, runn
             "output_text_tokens": 23,
             "latent_steps": 8,
             "latent_blocks": 1,
+            "answer_tokens": 6,
         },
         "timings": {"queue_ms": 0.5, "time_to_first_step_ms": 12.0, "total_ms": 80.2},
         "error": None,

@@ -1,0 +1,1 @@
+"""OpenAI's shapes over the same admission, broker and streams as ``/v1/reason``."""

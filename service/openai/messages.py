@@ -1,0 +1,96 @@
+"""OpenAI's messages into a question, its pictures and what was said before."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.errors import InvalidRequest
+from service.openai.schemas import Message
+from service.schemas import Base64Image, ImageInput, RefImage, UrlImage
+
+ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+STORED = re.compile(r"img_[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """``image_params`` names the field of each image."""
+
+    question: str
+    images: tuple[ImageInput, ...]
+    image_params: tuple[str, ...]
+
+
+def read_messages(messages: Sequence[Message], max_chars: int) -> Conversation:
+    """Raises ``InvalidRequest``."""
+    texts: list[str] = []
+    images: list[ImageInput] = []
+    params: list[str] = []
+    for number, message in enumerate(messages):
+        param = f"messages.{number}"
+        if message.role not in ROLES:
+            raise InvalidRequest(
+                f"{param}.role: {message.role!r} is not known here; system, user and assistant are.",
+                param=f"{param}.role",
+            )
+        text = ""
+        for part_param, part in _parts(message.content, f"{param}.content"):
+            if isinstance(part, str):
+                text += part
+            elif message.role != "user":
+                raise InvalidRequest(f"{part_param}: only a user's message has pictures.", param=part_param)
+            else:
+                images.append(part)
+                params.append(part_param)
+        texts.append(text)
+    last = f"messages.{len(messages) - 1}"
+    if messages[-1].role != "user":
+        raise InvalidRequest(f"{last}.role: the last message must be a user's.", param=f"{last}.role")
+    if not texts[-1]:
+        raise InvalidRequest(f"{last}.content: there is no text in it.", param=f"{last}.content")
+    num_chars = sum(map(len, texts))
+    if num_chars > max_chars:
+        raise InvalidRequest(f"messages: {num_chars} characters, at most {max_chars} are allowed.", param="messages")
+    return Conversation(texts[-1], tuple(images), tuple(params))
+
+
+def _parts(content: Any, param: str) -> Iterator[tuple[str, str | ImageInput]]:
+    """Texts and pictures in their order, each with the field that it stands in."""
+    if isinstance(content, str):
+        yield param, content
+    elif not isinstance(content, list) or not content:
+        raise InvalidRequest(f"{param}: a text or a list of parts is expected.", param=param)
+    else:
+        for number, part in enumerate(content):
+            yield _part(part, f"{param}.{number}")
+
+
+def _part(part: Any, param: str) -> tuple[str, str | ImageInput]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind not in ("text", "image_url"):
+        raise InvalidRequest(f"{param}.type: 'text' and 'image_url' are known here.", param=f"{param}.type")
+    value = part.get(kind)
+    if kind == "text":
+        if not isinstance(value, str):
+            raise InvalidRequest(f"{param}.text: a text is expected.", param=f"{param}.text")
+        return f"{param}.text", value
+    param += ".image_url.url"
+    url = value.get("url") if isinstance(value, Mapping) else value
+    if not isinstance(url, str):
+        raise InvalidRequest(f"{param}: a URL is expected.", param=param)
+    return param, _image(url, param)
+
+
+def _image(url: str, param: str) -> ImageInput:
+    if begin := DATA_URL.match(url[:256]):
+        return Base64Image(type="base64", data=url[begin.end() :])
+    if STORED.fullmatch(url):
+        return RefImage(type="ref", id=url)
+    if url.lower().startswith(("https://", "http://")):
+        return UrlImage(type="url", url=url)
+    raise InvalidRequest(
+        f"{param}: a data URL (data:image/png;base64,…), the id of a stored image (img_…) or an https URL is expected.",
+        param=param,
+    )
