@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from functools import partial
 from typing import NoReturn
 
@@ -51,6 +52,7 @@ class Runner:
         self._early_cancels: OrderedDict[str, None] = OrderedDict()
         self._has_room = asyncio.Event()
         self._taking: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[Sequence[Lease]] | None = None
         self._takes_jobs = True
         self._is_draining = False
         self._is_silent = False
@@ -74,6 +76,8 @@ class Runner:
         self._is_draining = True
         self._stop_taking()
         await self._heartbeat()  # so that gateways and other runners know at once
+        if self._taking is not None:
+            await asyncio.wait([self._taking])  # a lease may have been on its way
         if self._attempts:
             await asyncio.wait(self._attempts, timeout=grace_s)
         await self._give_back_all()
@@ -90,13 +94,27 @@ class Runner:
 
     async def _take_jobs(self) -> None:
         while self._takes_jobs:
-            room = self._max_num_seqs - len(self._attempts)
+            room = 0 if self._is_silent else self._max_num_seqs - len(self._attempts)
             if room < 1:
                 self._has_room.clear()
                 await self._has_room.wait()
                 continue
-            for lease in await self._broker.take(self._id, room=room):
+            for lease in await self._ask_for_jobs(room):
                 self._begin(lease)
+
+    async def _ask_for_jobs(self, room: int) -> Sequence[Lease]:
+        """None if the engine falls silent before there are some: they are for a runner whose engine answers."""
+        asking = self._asking = asyncio.create_task(self._broker.take(self._id, room=room))
+        try:
+            await asyncio.wait([asking])
+        except asyncio.CancelledError:
+            if not asking.cancel() and asking.exception() is None:
+                for lease in asking.result():  # it came first; whoever stops this gives it back
+                    self._begin(lease)
+            raise
+        finally:
+            self._asking = None
+        return () if asking.cancelled() else asking.result()
 
     def _begin(self, lease: Lease) -> None:
         attempt = Attempt(lease, self._broker, self._tools, self._heartbeat, self._metrics.text_gap.observe)
@@ -186,9 +204,12 @@ class Runner:
                 stats = await asyncio.wait_for(self._engine.stats(), ENGINE_SILENCE_S)
             except TimeoutError:
                 self._is_silent = True
+                if self._asking is not None:
+                    self._asking.cancel()
             except EngineDead:
                 pass  # is_alive says so
             else:
                 self._is_silent = False
+                self._has_room.set()
                 self._metrics.engine.set({**stats.model, "preemptions": stats.num_preemptions})
             await asyncio.sleep(ASK_ENGINE_S)

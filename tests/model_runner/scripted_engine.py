@@ -29,6 +29,8 @@ class ScriptedEngine:
         self.most_open = 0
         self.may_go_on = asyncio.Event()
         self.is_dead = False
+        self.answers = asyncio.Event()  # questions about itself; cleared, it hangs
+        self.answers.set()
         self.closing_takes_s = 0.0
         self.is_closing = asyncio.Event()
         self._changed = asyncio.Event()
@@ -83,6 +85,7 @@ class ScriptedEngine:
     async def stats(self) -> EngineStats:
         if self.is_dead:
             raise EngineDead("gone")
+        await self.answers.wait()
         return EngineStats(num_running=len(self.open), num_preemptions=3, model={"images_encoded": 5})
 
     async def aclose(self) -> None: ...

@@ -17,7 +17,7 @@ from contracts.responses import LatentStep, TextStep
 from model_runner.prompt import PromptBuilder
 from tests.broker.samples import read, status
 from tests.model_runner.scripted_engine import HOLD, PROMPT, delta
-from tests.model_runner.world import ANSWER, HELD, PAD, START, Start, World, check, ids
+from tests.model_runner.world import ANSWER, HELD, PAD, SOON_S, START, Start, World, check, ids
 
 
 def picture() -> StoredImage:
@@ -328,6 +328,45 @@ class TestRoom:
         assert [request.request_id for request in world.engine.requests] == [f"{name}-1" for name in names]
 
 
+class TestSilentEngine:
+    @pytest.fixture(autouse=True)
+    def quickly(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("model_runner.runner.ASK_ENGINE_S", 0.01)
+        monkeypatch.setattr("model_runner.runner.ENGINE_SILENCE_S", 0.05)
+        monkeypatch.setattr("model_runner.runner.HEARTBEAT_S", 0.01)
+
+    async def test_it_takes_nothing_until_the_engine_answers_again(self, start: Start) -> None:
+        async with start(ANSWER) as world:
+            world.engine.answers.clear()
+            await until_ready_is(world, is_ready=False)
+            await world.submit("resp_a")
+            await asyncio.sleep(0.1)
+            assert not world.engine.requests
+            world.engine.answers.set()
+            assert (await world.ended("resp_a")).status == "completed"
+            await until_ready_is(world, is_ready=True)
+
+    async def test_what_it_works_on_is_not_lost(self, start: Start) -> None:
+        async with start(HELD, max_num_seqs=1) as world:
+            await world.submit("resp_a")
+            await world.submit("resp_b")
+            await world.engine.until_open(1)
+            world.engine.answers.clear()
+            await until_ready_is(world, is_ready=False)
+            world.engine.may_go_on.set()
+            assert (await world.ended("resp_a")).status == "completed"
+            await asyncio.sleep(0.05)
+            assert len(world.engine.requests) == 1  # there is room, and it is not used
+            world.engine.answers.set()
+            assert (await world.ended("resp_b")).status == "completed"
+
+
+async def until_ready_is(world: World, *, is_ready: bool) -> None:
+    async with asyncio.timeout(SOON_S):
+        while (await world.broker.runners())[0].is_ready != is_ready:  # noqa: ASYNC110 - it is said in heartbeats
+            await asyncio.sleep(0.01)
+
+
 async def test_the_engine_is_prepared_before_it_is_announced(start: Start) -> None:
     """Once, and not again with each heartbeat; that it cannot be done ends the start."""
     async with start(ANSWER) as world:
@@ -366,3 +405,23 @@ async def test_it_says_once_a_second_how_it_is(start: Start, monkeypatch: pytest
             latent_exit="fixed",
             engine="scripted",
         )
+
+
+async def test_a_lease_that_comes_as_the_runner_stops_is_given_back(start: Start) -> None:
+    class Racing(EmbeddedBroker):
+        """Whose answer to ``take`` and whose end of the runner come at once."""
+
+        async def take(self, runner_id: str, *, room: int) -> Sequence[Lease]:
+            leases = await super().take(runner_id, room=room)
+            stopping.append(asyncio.ensure_future(world.runner.drain(0)))
+            return leases
+
+    stopping: list[asyncio.Future[None]] = []
+    async with start(HELD, broker=Racing()) as world:
+        await world.broker.heartbeat(status("other"))
+        await world.submit("resp_a")
+        while not stopping:  # noqa: ASYNC110 - it is made inside the broker
+            await asyncio.sleep(0)
+        await asyncio.wait_for(stopping[0], SOON_S)
+        (lease,) = await asyncio.wait_for(EmbeddedBroker.take(world.broker, "other", room=1), SOON_S)
+        assert (lease.job.response_id, lease.attempt) == ("resp_a", 2)
