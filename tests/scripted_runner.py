@@ -53,6 +53,7 @@ class ScriptedRunner:
         self._services: list[asyncio.Task[None]] = []
         self.jobs: MutableSequence[Job] = []
         self.steps: Sequence[Step] = STEPS
+        self.answer: str | None = ANSWER
         self.ending: Literal["completed", "incomplete"] = "completed"
         self.fail_with: IlvrError | None = None
         self.delay_s = 0.0
@@ -162,7 +163,7 @@ class ScriptedRunner:
     def _end(self, job: Job, steps: Sequence[Step]) -> Event:
         if self.ending == "incomplete":
             return Incomplete(response_id=job.response_id, response=_response(job, steps, "incomplete", "length"))
-        response = msgspec.structs.replace(_response(job, steps, "completed", "stop"), answer=ANSWER)
+        response = msgspec.structs.replace(_response(job, steps, "completed", "stop"), answer=self.answer)
         return Completed(response_id=job.response_id, response=response)
 
     @staticmethod
