@@ -1,5 +1,8 @@
 """The body of ``POST /v1/reason`` and ``POST /v1/images``: JSON, a form, or a bare image file."""
 
+import errno
+import logging
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,8 +10,10 @@ from fastapi import Request
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
-from contracts.errors import InvalidRequest, MalformedBody
+from contracts.errors import InvalidRequest, MalformedBody, Overloaded
 from service.schemas import ReasonRequest, parse_fields, parse_json
+
+log = logging.getLogger(__name__)
 
 IMAGE_PART = "image"
 # Of a form; a real one has about fifteen.
@@ -93,6 +98,12 @@ async def _form(request: Request) -> FormData:
         return await request.form(max_files=MAX_FORM_FIELDS, max_fields=MAX_FORM_FIELDS)
     except HTTPException as error:
         raise MalformedBody(f"The form cannot be read: {error.detail}.") from None
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        # Files of a form lie in the folder for temporary files until they are read.
+        log.error("no space is left in %s for an upload", tempfile.gettempdir())
+        raise Overloaded("There is no room for this upload at the moment.") from None
 
 
 async def _file_bytes(value: UploadFile | str, param: str) -> bytes:

@@ -70,7 +70,7 @@ class ImageFetcher:
             found = await self._get(there, param)
             if isinstance(found, bytes):
                 return found
-            url = urljoin(str(there), found)
+            url = _joined(there, found)
         raise UrlNotFetched(f"there are more than {MAX_REDIRECTS} redirects.")
 
     async def _get(self, url: ImageUrl, param: str) -> bytes | str:
@@ -112,3 +112,10 @@ class ImageFetcher:
         if self._tls is None:  # reading the certificates takes some 20 ms; most gateways never do
             self._tls = httpx.create_ssl_context()
         return self._tls
+
+
+def _joined(url: ImageUrl, location: str) -> str:
+    try:
+        return urljoin(str(url), location)
+    except ValueError:  # an address in brackets that is none
+        raise UrlNotAllowed("it is redirected to something that is not a URL.") from None

@@ -17,6 +17,7 @@ want promtool prometheus
 want redis-server
 want ip iproute2
 want tini
+want npm
 if [ "${1:-}" = images ]; then
   want buildah
   want debootstrap

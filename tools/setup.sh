@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1
+uv=0.13.9
 # A lock file also overrides: pyproject.toml's own overrides, which keep triton out of cpu.txt, would keep it out here.
 locks=()
 for lock in "${@:2}"; do locks+=(-r "$lock" --overrides "$lock"); done
@@ -53,8 +54,8 @@ find_tools
 python=$(find_python)
 echo "setup: making $venv with $("$python" --version)"
 "$python" -m venv --clear "$venv"
-"$venv"/bin/python -m pip install --quiet --disable-pip-version-check uv 2>/dev/null ||
-  "$venv"/bin/python -m pip install uv
+"$venv"/bin/python -m pip install --quiet --disable-pip-version-check "uv==$uv" 2>/dev/null ||
+  "$venv"/bin/python -m pip install "uv==$uv"
 
 # uv does not read pip's find-links, where a CPU build of torch may lie; otherwise it is told to find one.
 backend=(--torch-backend cpu)

@@ -14,6 +14,8 @@ from service.openapi import ANSWER, STREAM
 from service.routes.reason import json_answer
 from service.sse import EventStream
 
+MAX_NUMBER = 10**9  # no response has so many events
+
 router = APIRouter(prefix="/v1/reason/{response_id}", tags=["reason"])
 
 
@@ -29,7 +31,9 @@ async def follow(
     response_id: str,
     gateway: GatewayDep,
     caller: CallerDep,
-    starting_after: Annotated[int, Query(ge=-1, description="The last sequence number that you have.")] = -1,
+    starting_after: Annotated[
+        int, Query(ge=-1, le=MAX_NUMBER, description="The last sequence number that you have.")
+    ] = -1,
     last_event_id: Annotated[str | None, Header(description="The same; set by a browser that reconnects.")] = None,
 ) -> Response:
     """Server-sent events with greater sequence numbers, those to come included; 204 if there will be none."""
@@ -57,6 +61,6 @@ async def cancel(response_id: str, gateway: GatewayDep, caller: CallerDep) -> Re
 
 
 def _sequence_number(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_NUMBER))):
         raise InvalidRequest("Last-Event-ID: a sequence number is expected.", param="Last-Event-ID")
     return int(text)

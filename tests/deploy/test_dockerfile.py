@@ -89,3 +89,8 @@ def test_what_the_builder_is_sent_is_what_is_copied():
     assert {word.replace("*.txt", "") for word in allowed} == {
         re.sub(r"^requirements/.*", "requirements/", name) for name in named
     }
+
+
+def test_uv_is_the_one_of_the_setup():
+    setup = re.search(r"^uv=(\S+)$", (ROOT / "tools" / "setup.sh").read_text(), re.MULTILINE)
+    assert f"uv=={setup[1]}" in (ROOT / "Dockerfile").read_text()

@@ -259,3 +259,13 @@ def test_no_secret_is_kept_here():
     }
     assert used == {("ilvr", "redis-password")}
     assert "redis-password" in secret["stringData"]
+
+
+def test_uploads_fit_into_memory_and_into_tmp():
+    """As under compose; a pod that fills /tmp is evicted."""
+    pod = pod_of(only("Deployment", "gateway"))
+    (tmp,) = [volume["emptyDir"]["sizeLimit"] for volume in pod["volumes"] if volume["name"] == "tmp"]
+    uploads = int(settings_of("ilvr-gateway")["ILVR_SERVICE_MAX_INTAKE_BYTES"])
+    memory = pod["containers"][0]["resources"]["limits"]["memory"]
+    assert uploads <= int(tmp.removesuffix("Mi")) << 20
+    assert 4 * uploads + (128 << 20) <= int(memory.removesuffix("Gi")) << 30

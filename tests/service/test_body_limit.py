@@ -1,5 +1,7 @@
 """No body is read past the limit, whether or not its length is declared."""
 
+import errno
+import tempfile
 from collections.abc import AsyncIterator
 
 import httpx
@@ -73,3 +75,22 @@ async def test_a_body_of_ever_so_many_small_values_is_refused_unparsed(
 
 async def test_a_question_of_commas_is_a_question(client: httpx.AsyncClient, runner: ScriptedRunner) -> None:
     assert (await client.post("/v1/reason", json={"question": ",[{" * 333})).status_code == 200
+
+
+async def test_a_form_for_whose_files_there_is_no_space(
+    client: httpx.AsyncClient,
+    runner: ScriptedRunner,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Files of a form lie in the folder for temporary ones, which in a container is small."""
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "write", no_space)
+    files = {"image": ("a.png", b"x" * 1000, "image/png")}
+    answer = await client.post("/v1/reason", files=files, data={"question": "?"})
+    check_error(answer, 429, "overloaded")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "no space is left" in caplog.text
+
+
+def no_space(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")

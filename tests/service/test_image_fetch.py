@@ -199,6 +199,7 @@ class TestRedirects:
             "file:///etc/passwd",
             "gopher://images.example.com/",
             "data:image/png;base64,AAAA",
+            "https://[",
         ],
     )
     async def test_to_anything_else(self, location: str, fetcher: ImageFetcher, remote: Remote) -> None:
