@@ -9,10 +9,9 @@ from contracts.errors import ResponseCancelled
 from contracts.events import Cancelled, Failed, Incomplete, Terminal
 from contracts.jobs import Job
 from service.errors import answer_for_failed
+from service.openai.following import WAS_CANCELLED
 from service.openai.objects import ChatCompletion, ChatMessage, Choice, FinishReason, usage_of
 from service.openai.telling import Manner, answer_of, steps_of
-
-WAS_CANCELLED = "The response was cancelled."
 
 
 def completion(request: Request, jobs: Sequence[Job], ends: Sequence[Terminal], manner: Manner) -> Response:

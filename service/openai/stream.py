@@ -5,31 +5,15 @@ from collections.abc import Sequence
 
 import msgspec
 
-from contracts.errors import GenerationFailed, NotReady, ResponseCancelled
-from contracts.events import Cancelled, Completed, Failed, Incomplete, StepStarted
 from contracts.jobs import Job
-from contracts.responses import ErrorInfo, Usage, error_info
+from contracts.responses import Usage
 from service.errors import error_body
-from service.following import follow_to_end
 from service.gateway import Gateway
-from service.openai.completion import WAS_CANCELLED, finish_reason
+from service.openai.completion import finish_reason
+from service.openai.following import Begun, Broken, follow_text
 from service.openai.objects import DONE, ChatChunk, ChatUsage, ChunkChoice, Delta, encode_chunk, usage_of
-from service.openai.telling import Manner, StepTeller, ToldOtherwise, answer_of
+from service.openai.telling import Manner, answer_of
 from service.sse import JobStream, Write
-
-TOLD_OTHERWISE = (
-    "The runner was lost on the way, and the one that took over says something else than what was sent already. "
-    "Send the request again."
-)
-IS_STOPPING = "This gateway is stopping. Send the request again."
-
-
-class _Broken(Exception):
-    """A choice will not be whole."""
-
-    def __init__(self, info: ErrorInfo) -> None:
-        super().__init__(info.code)
-        self.info = info
 
 
 class ChatStream(JobStream):
@@ -46,7 +30,7 @@ class ChatStream(JobStream):
     async def tell(self, write: Write) -> bool:
         try:
             usages = await self._tell_choices(write)
-        except _Broken as broken:
+        except Broken as broken:
             await write(b"data: %s\n\n" % error_body(broken.info, self._jobs[0].request_id))
             return False
         if self._has_usage:
@@ -66,36 +50,20 @@ class ChatStream(JobStream):
             await asyncio.wait(choices)
 
     async def _tell_choice(self, index: int, job: Job, write: Write) -> Usage:
-        """One choice to its finish reason. Raises ``_Broken``."""
-        teller = StepTeller(self._manner)
-        has_begun = False
-        try:
-            async for event in follow_to_end(self._gateway.broker, job):
-                if isinstance(event, Completed | Incomplete):
-                    teller.end()
-                    if not has_begun:
-                        await write(self._delta(index, Delta(role="assistant", content="")))
-                    answer = answer_of(event.response) if self._manner.is_separate else ""
-                    if answer:
-                        await write(self._delta(index, Delta(content=answer)))
-                    end = ChunkChoice(index=index, delta=Delta(), finish_reason=finish_reason(event))
-                    await write(self._chunk((end,)))
-                    return event.response.usage
-                if isinstance(event, Failed):
-                    raise _Broken(event.error)
-                if isinstance(event, Cancelled):
-                    raise _Broken(error_info(ResponseCancelled(WAS_CANCELLED)))
-                if isinstance(event, StepStarted) and not has_begun:
-                    has_begun = True
-                    await write(self._delta(index, Delta(role="assistant", content="")))
-                if text := teller.see(event):
-                    is_separate = self._manner.is_separate
-                    await write(
-                        self._delta(index, Delta(reasoning_content=text) if is_separate else Delta(content=text))
-                    )
-        except ToldOtherwise:
-            raise _Broken(error_info(GenerationFailed(TOLD_OTHERWISE))) from None
-        raise _Broken(error_info(NotReady(IS_STOPPING)))
+        """One choice to its finish reason. Raises ``Broken``."""
+        is_separate = self._manner.is_separate
+        async for told in follow_text(self._gateway.broker, job, self._manner):
+            if isinstance(told, Begun):
+                await write(self._delta(index, Delta(role="assistant", content="")))
+            elif isinstance(told, str):
+                await write(self._delta(index, Delta(reasoning_content=told) if is_separate else Delta(content=told)))
+            else:
+                if is_separate and (answer := answer_of(told.response)):
+                    await write(self._delta(index, Delta(content=answer)))
+                end = ChunkChoice(index=index, delta=Delta(), finish_reason=finish_reason(told))
+                await write(self._chunk((end,)))
+                usage = told.response.usage
+        return usage
 
     def _delta(self, index: int, delta: Delta) -> bytes:
         return self._chunk((ChunkChoice(index=index, delta=delta),))
