@@ -1,123 +1,36 @@
 """Nothing is left over: every key has a time to live, and those of ended work are gone after it."""
 
-import asyncio
 import re
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import aclosing
+
+import pytest
 
 from broker.limits import BrokerLimits
 from broker.redis.broker import RedisBroker
 from broker.redis.keys import Keys
+from broker.redis.scripts import COMMON, script
 from broker.settings import BrokerSettings
-from contracts.broker import LeaseLost
-from contracts.errors import RateLimited
-from contracts.jobs import Idempotency, Lease, RateLimit
+from contracts.jobs import Idempotency
+from tests.broker.every_kind import ABANDONED_EVERY, many_requests
 from tests.broker.redis_brokers import client_of, settings
 from tests.broker.redis_server import RedisServer
-from tests.broker.samples import delta, done, image, job, read, status, types
+from tests.broker.samples import job, read, types
+from tests.broker.simulated_time import READ_CLOCK, SimulatedTime
 from tests.servers import ROOT
 
-NUM_REQUESTS, FEW_REQUESTS = 1000, 200
-AT_ONCE = 50
-HOUR_S = 3600.0
+NUM_REQUESTS, FEW_REQUESTS = 1000, 60
+HOUR_S, MINUTE_S = 3600, 60
+STEP_S = 10  # of simulated time, with a sweep after each, where a real process sweeps once a second
+KEPT_S = 17 * 60  # after which no finished response is kept, nor the picture of one that never was
+FOR_EVER_S = -0.001  # in ms it is what PTTL says of a key without a time to live
 GONE = (-2, 0)  # what PTTL says of a key that is not there, or is about to go
-SOON_S = 60.0
-POLL_S = 0.2
-PICTURES = [image(bytes([number]) * 500) for number in range(16)]
 DOCUMENT = ROOT / "docs" / "redis.md"
+UNSERVED = [f"resp_unserved{number}" for number in range(10)]
+Found = dict[str, tuple[str, float]]  # type and seconds left, of each key
 
 
-async def runner(broker: RedisBroker, runner_id: str) -> None:
-    """Ends all but the slow ones, which wait for their cancellation or their deadline."""
-    leases: dict[str, Lease] = {}
-    unwanted: set[str] = set()
-
-    async def end(response_id: str) -> None:
-        lease = leases.pop(response_id)
-        with suppress(LeaseLost):
-            await broker.publish(lease, [done(lease.job)])
-
-    async def beat() -> None:
-        while True:
-            await broker.heartbeat(status(runner_id))
-            await asyncio.sleep(0.2)
-
-    async def hear() -> None:
-        async for response_id in broker.cancellations(runner_id):
-            unwanted.add(response_id)
-            if response_id in leases:
-                await end(response_id)
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(beat())
-        group.create_task(hear())
-        while True:
-            for lease in await broker.take(runner_id, room=8):
-                for ref in lease.job.images:
-                    await broker.get_image(ref.id)
-                response_id = lease.job.response_id
-                with suppress(LeaseLost):
-                    await broker.publish(lease, [delta(response_id, "x")])
-                leases[response_id] = lease
-                if not lease.job.metadata.get("slow") or response_id in unwanted:
-                    await end(response_id)
-
-
-async def request(gateway: RedisBroker, number: int) -> str:
-    """One of every kind of request. Returns its last event."""
-    owner, response_id = f"owner-{number % 7}", f"resp_{number}"
-    picture = PICTURES[number % len(PICTURES)]
-    with suppress(RateLimited):
-        await gateway.spend(owner, RateLimit(per_minute=600.0, burst=10))
-    await gateway.put_image(picture, owner=owner)
-    is_slow = number % 10 == 0
-    sent = job(
-        response_id,
-        images=(picture.ref,) if number % 3 else (),
-        owner=owner,
-        metadata={"slow": "yes"} if is_slow else {},
-        timeout_s=0.5 if number % 20 == 0 else None,
-    )
-    key = Idempotency(key=f"key-{number // 2}", body_sha256="x") if number % 5 == 0 else None
-    known = await gateway.submit(sent, idempotency=key, max_open=AT_ONCE)
-    await gateway.note_reading([known], reader="g1", for_s=0.5)
-    if is_slow and number % 20:
-        await gateway.cancel(known)
-    return types(await read(gateway, known))[-1]
-
-
-async def many_requests(
-    of: BrokerSettings, num_requests: int, look_every_s: float
-) -> tuple[Counter[str], Sequence[tuple[str, str, float]]]:
-    """The ends of all, and the keys there are at the end of them, and were in between: name, type, seconds left."""
-    gateway, workers = RedisBroker(of), [RedisBroker(of) for _ in range(2)]
-    running = [asyncio.create_task(runner(broker, f"r{n}")) for n, broker in enumerate(workers)]
-    await asyncio.sleep(0.2)
-    ends: Counter[str] = Counter()
-    seen: dict[str, tuple[str, str, float]] = {}
-    slots = asyncio.Semaphore(AT_ONCE)
-
-    async def one(number: int) -> None:
-        async with slots:
-            ends[await request(gateway, number)] += 1
-
-    async with asyncio.timeout(SOON_S):
-        asking = asyncio.gather(*(one(number) for number in range(num_requests)))
-        while not asking.done():
-            assert not any(task.done() for task in running)
-            await asyncio.wait([asking], timeout=look_every_s)
-            seen |= {key[0]: key for key in await keys_of(gateway, of)}
-        await asking
-    for task in running:
-        task.cancel()
-    await asyncio.gather(*running, return_exceptions=True)
-    for broker in (*workers, gateway):
-        await broker.aclose()
-    return ends, list(seen.values())
-
-
-async def keys_of(broker: RedisBroker, of: BrokerSettings) -> list[tuple[str, str, float]]:
+async def keys_of(broker: RedisBroker, of: BrokerSettings) -> Found:
     client = client_of(broker)
     names = [name async for name in client.scan_iter(f"{of.key_prefix}:*", count=1000)]
     pipe = client.pipeline(transaction=False)
@@ -126,7 +39,7 @@ async def keys_of(broker: RedisBroker, of: BrokerSettings) -> list[tuple[str, st
         pipe.pttl(name)
     answers = await pipe.execute()
     found = zip(names, answers[::2], answers[1::2], strict=True)
-    return [(name.decode(), kind.decode(), left_ms / 1000) for name, kind, left_ms in found if left_ms not in GONE]
+    return {name.decode(): (kind.decode(), ms / 1000) for name, kind, ms in found if ms not in GONE}
 
 
 def pattern_of(name: str) -> str:
@@ -143,43 +56,90 @@ def documented() -> dict[str, str]:
     return dict(rows)
 
 
-async def test_no_key_outlives_an_hour_and_each_is_documented(
-    redis_server: RedisServer,
+class Watch:
+    """Which keys there ever were, with the least favourable of what was seen of each: for ever, or the longest time."""
+
+    def __init__(self, of: BrokerSettings) -> None:
+        self._of = of
+        self.seen: Found = {}
+
+    async def look(self, broker: RedisBroker) -> None:
+        for name, (kind, left_s) in (await keys_of(broker, self._of)).items():
+            before_s = self.seen.get(name, (kind, 0.0))[1]
+            self.seen[name] = (kind, left_s if before_s >= 0 else before_s)
+
+    def require_documented(self) -> None:
+        kinds = {pattern_of(name): kind for name, (kind, _) in self.seen.items()}
+        assert kinds == {name: kind for name, kind in documented().items() if name in kinds}
+        assert len(kinds) > 20  # some are there for a moment only, and may not have been seen
+
+
+async def test_of_a_thousand_requests_no_key_is_left_after_an_hour(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = settings(redis_server, BrokerLimits(deadline_slack_s=0.2))
-    ends, seen = await many_requests(of, FEW_REQUESTS, look_every_s=0.1)
-    assert sum(ends.values()) == FEW_REQUESTS
-    assert ends["completed"] > FEW_REQUESTS * 0.8
-    assert ends["failed"] > 0  # those whose time was up
-    for_ever = [name for name, _, left_s in seen if not 0 < left_s <= HOUR_S]
-    assert for_ever == []
-    kinds = {pattern_of(name): kind for name, kind, _ in seen}
-    assert kinds == {name: kind for name, kind in documented().items() if name in kinds}
-    assert len(kinds) > 20  # some are there for a moment only, and may not have been seen
+    """With the default settings. The requests take their real time. Of the hours after it, see ``SimulatedTime``.
 
-
-async def test_of_a_thousand_requests_no_key_is_left_after_its_time(redis_server: RedisServer) -> None:
-    limits = BrokerLimits(deadline_slack_s=0.2, keep_finished_s=4.0, image_ttl_s=4.0, runner_silence_s=1.0)
-    of = settings(redis_server, limits, redis_ttl_s=6.0)
-    ends, seen = await many_requests(of, NUM_REQUESTS, look_every_s=3.0)
+    For a minute and an hour one gateway lives and sweeps, a sweep for each ten that there would be: what nobody serves
+    ends in the minute, and after the hour only the load is left, which the living refresh. Then nobody lives, for an
+    hour, and nothing is left.
+    """
+    time, of = SimulatedTime(monkeypatch), settings(redis_server)
+    pattern, watch = f"{of.key_prefix}:*", Watch(of)
+    ends = await many_requests(of, NUM_REQUESTS, watch.look, every_s=1.0)
     assert sum(ends.values()) == NUM_REQUESTS
-    assert len(seen) > NUM_REQUESTS
-    gateway = RedisBroker(of)  # a process that lives and sweeps
-    await until_only({"{queue}:load", "{queue}:ended"}, gateway, of)
-    await gateway.aclose()
-    other = RedisBroker(settings(redis_server))
-    await until_only({"{queue}:ended"}, other, of)  # whose 60 s are not shortened
-    await other.aclose()
+    assert min(ends["completed"] / 8, ends["failed"]) > NUM_REQUESTS * 0.09  # what was told to fail, or was too late
+    assert len(watch.seen) > 2 * NUM_REQUESTS
+    assert [name for name, (_, left_s) in watch.seen.items() if not 0 < left_s <= HOUR_S] == []
+    watch.require_documented()
+
+    async with aclosing(RedisBroker(of)) as gateway:
+        for response_id in UNSERVED:  # no runner lives any more
+            await gateway.submit(job(response_id), idempotency=Idempotency(key=response_id, body_sha256="x"))
+        for now_s in range(STEP_S, MINUTE_S + HOUR_S + 1, STEP_S):
+            await time.pass_by(STEP_S, gateway, pattern)
+            await gateway._sweeper.sweep()
+            if now_s == MINUTE_S:  # and with these all requests have ended
+                assert {types(await read(gateway, response_id))[-1] for response_id in UNSERVED} == {"failed"}
+            if now_s == KEPT_S:
+                left = Counter(pattern_of(name) for name in await keys_of(gateway, of))
+                assert not left.keys() & {"ilvr:1:{resp_…}:state", "ilvr:1:{resp_…}:events", "ilvr:1:{img_…}:file"}
+                assert left["ilvr:1:{owner-…}:claim:…"] == NUM_REQUESTS // ABANDONED_EVERY  # whose response never was
+        assert set(await keys_of(gateway, of)) == {Keys(of.key_prefix).queue[3]}
+
+    async with aclosing(RedisBroker(settings(redis_server))) as other:
+        await time.pass_by(HOUR_S, other, pattern)
+        assert await keys_of(other, of) == {}
 
 
-async def until_only(names: set[str], broker: RedisBroker, of: BrokerSettings) -> None:
-    left: set[str] = set()
-    for _ in range(int(SOON_S / POLL_S)):
-        left = {name.rpartition(":1:")[2] for name, _, _ in await keys_of(broker, of)}
-        if left <= names:
-            break
-        await asyncio.sleep(POLL_S)
-    assert left <= names
+FORGOTTEN = [
+    ("spend", ", 'PX', math.ceil(full_at - now)"),
+    ("claim", "redis.call('PEXPIRE', KEYS[1], ARGV[3])"),
+    ("create", "redis.call('PEXPIRE', state, ARGV[4])"),
+    ("note_reading", "redis.call('PEXPIRE', KEYS[3], ARGV[2])"),
+    ("settle", "redis.call('PEXPIRE', key.ended, RATE_WINDOW_S * 1000)"),
+    ("file_write", "redis.call('PEXPIRE', KEYS[1], ARGV[2])"),
+]
+
+
+@pytest.mark.parametrize(("name", "line"), FORGOTTEN, ids=[name for name, _ in FORGOTTEN])
+async def test_a_time_to_live_that_a_script_forgets_is_found(
+    name: str, line: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    time = SimulatedTime(monkeypatch)
+    time.forget(name, line)
+    of = settings(redis_server, BrokerLimits(deadline_slack_s=0.2))
+    watch = Watch(of)
+    await many_requests(of, FEW_REQUESTS, watch.look, every_s=0.2)
+    async with aclosing(RedisBroker(settings(redis_server))) as other:
+        await time.pass_by(2 * HOUR_S, other, f"{of.key_prefix}:*")
+        assert {left_s for _, left_s in (await keys_of(other, of)).values()} == {FOR_EVER_S}
+
+
+def test_no_script_reads_another_clock() -> None:
+    """Which simulated time would not move."""
+    for name in [name for names in COMMON.values() for name in names]:
+        source = script(name).source
+        assert source.count(b"TIME'") == source.count(READ_CLOCK)
 
 
 def test_every_key_is_in_the_document() -> None:
