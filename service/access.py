@@ -11,10 +11,11 @@ PAGES = frozenset({"/", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 SCOPE_BY_PREFIX: dict[str, Scope] = {
     "/v1/reason": "reason",
     "/v1/chat/completions": "reason",
+    "/v1/responses": "reason",
     "/v1/images": "images",
 }
 # Where a question is asked: refusals are counted.
-QUESTIONS = frozenset({"/v1/reason", "/v1/chat/completions"})
+QUESTIONS = frozenset({"/v1/reason", "/v1/chat/completions", "/v1/responses"})
 # What a key's rate limit counts: work and storage. Looking at a response, following and cancelling it are free.
 COUNTED = QUESTIONS | {"/v1/images"}
 

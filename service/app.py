@@ -16,7 +16,7 @@ from service.key_source import open_keys
 from service.observe import ObserveMiddleware
 from service.openapi import DescribedApp
 from service.request_id import RequestIdMiddleware
-from service.routes import chat, health, images, models, pages, reason, responses
+from service.routes import chat, health, images, models, openai_responses, pages, reason, responses
 from service.settings import ServiceSettings
 from service.write_timeout import STATE
 
@@ -44,7 +44,7 @@ def create_app(broker: Broker, settings: ServiceSettings, registry: CollectorReg
         title="ILVR", version=version("ilvr"), description=DESCRIPTION, redoc_url=None, lifespan=lifespan
     )
     app.state.gateway = gateway
-    for routes in (reason, responses, chat, images, models, health, pages):
+    for routes in (reason, responses, chat, openai_responses, images, models, health, pages):
         app.include_router(routes.router)
     errors.install(app)
     # The last one added is the outermost.

@@ -10,6 +10,7 @@ from contracts.jobs import ImageRef
 from contracts.responses import Response
 from service.errors import ErrorBody
 from service.openai.objects import ChatChunk, ChatCompletion
+from service.openai.responses_schemas import ResponsesRequest
 from service.openai.schemas import ChatRequest
 from service.schemas import ReasonRequest
 
@@ -52,10 +53,18 @@ ANSWER_OR_STREAM: Answers = {
     503: _error("No model is ready, or it was lost on the way; see `Retry-After`"),
     504: _error("The request's own `timeout_s` is over"),
 }
+_OBJECT = {"type": "object"}
 _CHUNKS = {"text/event-stream": {"schema": {"$ref": REF + "ChatChunk"}}}
 COMPLETION_OR_STREAM: Answers = {
     **ANSWER_OR_STREAM,
     200: {"description": "The completion, or its chunks", "content": {**_json_of("ChatCompletion"), **_CHUNKS}},
+}
+RESPONSE_OR_STREAM: Answers = {
+    **ANSWER_OR_STREAM,
+    200: {
+        "description": "OpenAI's response object, or its events",
+        "content": {"application/json": {"schema": _OBJECT}, "text/event-stream": {"schema": _OBJECT}},
+    },
 }
 STORED_IMAGE: Answers = {
     200: {"description": "Its id and size", "content": _json_of("ImageRef")},
@@ -103,6 +112,10 @@ CHAT_BODY: dict[str, Any] = {
     "parameters": [_IDEMPOTENCY_KEY],
     "requestBody": {"required": True, "content": _json_of("ChatRequest")},
 }
+RESPONSES_BODY: dict[str, Any] = {
+    "parameters": [_IDEMPOTENCY_KEY],
+    "requestBody": {"required": True, "content": _json_of("ResponsesRequest")},
+}
 IMAGE_BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -122,7 +135,7 @@ class DescribedApp(FastAPI):
             described = super().openapi()
             _drop_fastapi_errors(described)
             schemas = described.setdefault("components", {}).setdefault("schemas", {})
-            for body in (ReasonRequest, ChatRequest):
+            for body in (ReasonRequest, ChatRequest, ResponsesRequest):
                 request = body.model_json_schema(ref_template=REF + "{model}")
                 schemas.update(request.pop("$defs", {}))
                 schemas[body.__name__] = request

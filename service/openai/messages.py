@@ -23,13 +23,12 @@ class Conversation:
     image_params: tuple[str, ...]
 
 
-def read_messages(messages: Sequence[Message], max_chars: int) -> Conversation:
-    """Raises ``InvalidRequest``."""
+def read_messages(messages: Sequence[tuple[str, Message]], max_chars: int) -> Conversation:
+    """Each with the field that it stands in. Raises ``InvalidRequest``."""
     texts: list[str] = []
     images: list[ImageInput] = []
     params: list[str] = []
-    for number, message in enumerate(messages):
-        param = f"messages.{number}"
+    for param, message in messages:
         if message.role not in ROLES:
             raise InvalidRequest(
                 f"{param}.role: {message.role!r} is not known here; system, user and assistant are.",
@@ -45,14 +44,15 @@ def read_messages(messages: Sequence[Message], max_chars: int) -> Conversation:
                 images.append(part)
                 params.append(part_param)
         texts.append(text)
-    last = f"messages.{len(messages) - 1}"
-    if messages[-1].role != "user":
+    last, message = messages[-1]
+    if message.role != "user":
         raise InvalidRequest(f"{last}.role: the last message must be a user's.", param=f"{last}.role")
     if not texts[-1]:
         raise InvalidRequest(f"{last}.content: there is no text in it.", param=f"{last}.content")
     num_chars = sum(map(len, texts))
     if num_chars > max_chars:
-        raise InvalidRequest(f"messages: {num_chars} characters, at most {max_chars} are allowed.", param="messages")
+        field = last.partition(".")[0]
+        raise InvalidRequest(f"{field}: {num_chars} characters, at most {max_chars} are allowed.", param=field)
     return Conversation(texts[-1], tuple(images), tuple(params))
 
 
@@ -76,7 +76,7 @@ def _part(part: Any, param: str) -> tuple[str, str | ImageInput]:
         if not isinstance(value, str):
             raise InvalidRequest(f"{param}.text: a text is expected.", param=f"{param}.text")
         return f"{param}.text", value
-    param += ".image_url.url"
+    param += ".image_url.url" if isinstance(value, Mapping) else ".image_url"
     url = value.get("url") if isinstance(value, Mapping) else value
     if not isinstance(url, str):
         raise InvalidRequest(f"{param}: a URL is expected.", param=param)

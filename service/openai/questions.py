@@ -1,5 +1,6 @@
 """From a chat request to the questions that it asks: one for each choice."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -8,7 +9,8 @@ from contracts.errors import InvalidRequest, MalformedBody, NotSupportedYet
 from contracts.jobs import Job
 from service.body import ReasonBody, media_type
 from service.openai.messages import read_messages
-from service.openai.schemas import ChatRequest, parse_chat
+from service.openai.responses_schemas import ResponsesRequest
+from service.openai.schemas import ChatRequest, Message, parse_chat
 from service.schemas import INT64_MAX, ReasonRequest, RefImage
 from service.settings import ServiceSettings
 
@@ -41,14 +43,24 @@ class Chat:
 
 async def read_chat(request: Request, settings: ServiceSettings) -> Chat:
     """Raises ``MalformedBody``, ``InvalidRequest``, ``BodyTooLarge``."""
-    if media_type(request) not in ("application/json", ""):
-        raise MalformedBody("Content-Type: send application/json.")
+    check_json(request)
     asked = parse_chat(await request.body())
     _check_choices(asked)
-    if len(asked.messages) > 1:
-        raise NotSupportedYet("messages: only one is supported yet.", param="messages")
-    conversation = read_messages(asked.messages, settings.question_max_chars)
+    messages = [(f"messages.{number}", message) for number, message in enumerate(asked.messages)]
     max_tokens = asked.max_tokens if asked.max_completion_tokens is None else asked.max_completion_tokens
+    return Chat(asked, question_of(asked, messages, max_tokens, settings))
+
+
+def question_of(
+    asked: ChatRequest | ResponsesRequest,
+    messages: Sequence[tuple[str, Message]],
+    max_tokens: int | None,
+    settings: ServiceSettings,
+) -> ReasonBody:
+    """Raises ``InvalidRequest``."""
+    if len(messages) > 1:
+        raise NotSupportedYet("messages: only one is supported yet.", param="messages")
+    conversation = read_messages(messages, settings.question_max_chars)
     same = ("model", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop", "metadata")
     question = ReasonRequest.model_validate(
         {
@@ -59,7 +71,13 @@ async def read_chat(request: Request, settings: ServiceSettings) -> Chat:
             **{name: getattr(asked, name) for name in same},
         }
     )
-    return Chat(asked, ReasonBody(question, image_params=conversation.image_params))
+    return ReasonBody(question, image_params=conversation.image_params)
+
+
+def check_json(request: Request) -> None:
+    """Raises ``MalformedBody``."""
+    if media_type(request) not in ("application/json", ""):
+        raise MalformedBody("Content-Type: send application/json.")
 
 
 def _check_choices(asked: ChatRequest) -> None:

@@ -1,6 +1,6 @@
 """The request of ``POST /v1/chat/completions``, the one place where unknown fields are passed over."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,8 +21,9 @@ from service.validation import body_error
 
 MAX_MESSAGES = 256
 MAX_CHOICES = 16
-# What this server does not do: the value that asks for nothing, and what to do instead.
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+# What this server does not do: the values that ask for nothing, and what to do instead.
+Refused = dict[str, tuple[tuple[Any, ...], str]]
+REFUSED: Refused = {
     "logprobs": ((False,), "this server gives no probabilities; leave it out"),
     "top_logprobs": ((0,), "this server gives no probabilities; leave it out"),
     "response_format": (({"type": "text"},), "answers are not held to a format; leave it out and ask for one in words"),
@@ -49,11 +50,14 @@ EXAMPLE: Any = {
 }
 
 
-class _Tolerant(BaseModel):
+class Tolerant(BaseModel):
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True)
 
 
-class Message(_Tolerant):
+Asked = TypeVar("Asked", bound=Tolerant)
+
+
+class Message(Tolerant):
     """``content`` is looked at in ``service.openai.messages``: a union of models says badly what is wrong with it."""
 
     role: str = Field(description="`system` (or `developer`), `user` or `assistant`.")
@@ -64,7 +68,7 @@ class Message(_Tolerant):
     )
 
 
-class StreamOptions(_Tolerant):
+class StreamOptions(Tolerant):
     include_usage: bool | None = Field(None, description="A last chunk without choices says the usage of all.")
 
 
@@ -75,7 +79,7 @@ class ChatLatent(Strict):
     )
 
 
-class ChatRequest(_Tolerant):
+class ChatRequest(Tolerant):
     """Sampling fields that are absent or null are decided by the checkpoint's `generation_config.json`.
 
     Fields that are not listed have no effect, but for those that are refused by name: `logprobs`, `top_logprobs`,
@@ -107,12 +111,17 @@ class ChatRequest(_Tolerant):
 
 def parse_chat(body: bytes) -> ChatRequest:
     """Raises ``MalformedBody``, ``InvalidRequest``."""
+    return parse_tolerant(ChatRequest, body, REFUSED)
+
+
+def parse_tolerant(kind: type[Asked], body: bytes, refused: Refused) -> Asked:
+    """Raises ``MalformedBody``, ``InvalidRequest``."""
     check_marks(body)
     try:
-        request = ChatRequest.model_validate_json(body, strict=True)
+        request = kind.model_validate_json(body, strict=True)
     except ValidationError as error:
-        raise body_error(error.errors(include_url=False), ChatRequest.model_fields) from None
-    for param, (harmless, advice) in REFUSED.items():
+        raise body_error(error.errors(include_url=False), kind.model_fields) from None
+    for param, (harmless, advice) in refused.items():
         value = (request.model_extra or {}).get(param)
         if value is not None and value not in harmless:
             raise InvalidRequest(f"{param}: {advice}.", param=param)

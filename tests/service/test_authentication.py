@@ -95,6 +95,7 @@ async def test_each_scope_opens_its_routes_and_no_other(
         ("GET", "/v1/reason/resp_x/events"): "reason",
         ("POST", "/v1/reason/resp_x/cancel"): "reason",
         ("POST", "/v1/chat/completions"): "reason",
+        ("POST", "/v1/responses"): "reason",
         ("POST", "/v1/images"): "images",
         ("GET", "/v1/models"): None,
         ("GET", "/v1/models/scripted"): None,

@@ -175,6 +175,7 @@ async def test_the_description_is_whole(client: httpx.AsyncClient) -> None:
         "/v1/reason/{response_id}",
         "/v1/reason/{response_id}/cancel",
         "/v1/reason/{response_id}/events",
+        "/v1/responses",
         "/version",
     ]
     for path, operations in described["paths"].items():

@@ -192,7 +192,7 @@ USER = {"role": "user", "content": "?"}
         ({"messages": [{"role": "user", "content": ["x"]}]}, 422, "messages.0.content.0.type"),
         ({"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]}, 422, "messages.0.content.0.type"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, 422, "messages.0.content.0.text"),
-        ({"messages": asking({"type": "image_url"})}, 422, URL_PARAM),
+        ({"messages": asking({"type": "image_url"})}, 422, "messages.0.content.0.image_url"),
         ({"messages": [{"role": "user", "content": "x" * 1001}]}, 422, "messages"),
         ({"messages": QUESTION, "n": 0}, 422, "n"),
         ({"messages": QUESTION, "n": 2}, 422, "n"),
