@@ -50,4 +50,5 @@ if [ "$(cat "$folder/.dclint" 2>/dev/null)" != "$dclint" ]; then
   npm install --silent --no-audit --no-fund --no-package-lock --prefix "$folder" "dclint@$dclint"
   echo "$dclint" >"$folder/.dclint"
 fi
+bash tools/javascript_client.sh  # for a test of service/openai, and npm is here
 echo "deploy tools: done in $((SECONDS - started)) s"
