@@ -32,6 +32,11 @@ class BrokerSettings(BaseSettings):
     redis_ttl_s: float = Field(
         default=3600.0, gt=0, description="After which keys of Redis that no process tends are gone."
     )
+    redis_affinity_s: float = Field(
+        default=1.0,
+        ge=0,
+        description="How long a job waits at most for a runner with room that has seen its images; 0: for none.",
+    )
     key_prefix: str = Field(default="ilvr", pattern=r"^[A-Za-z0-9_.-]+$", description="Of every key in Redis.")
 
     max_waiting: int = Field(default=DEFAULTS.max_waiting, ge=0, description="Jobs beyond those runners have room for.")

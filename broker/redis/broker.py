@@ -45,7 +45,7 @@ class RedisBroker:
         self._limits = limits
         self._link = link = Link(settings)
         self._logs = Logs(link, keys, ttl_s=ttl_s, keep_finished_s=limits.keep_finished_s)
-        self._queue = Queue(link, keys, limits, ttl_s=ttl_s)
+        self._queue = Queue(link, keys, limits, ttl_s=ttl_s, affinity_s=settings.redis_affinity_s)
         self._images = Images(link, keys, limits, ttl_s=ttl_s)
         self._owners = Owners(link, keys, ttl_s=ttl_s)
         self._ending = Ending(

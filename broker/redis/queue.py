@@ -16,7 +16,6 @@ from contracts.errors import Overloaded, RateLimited
 from contracts.jobs import Job
 
 AFFINITY_S = 300.0  # how long a runner is taken to have the encoding of an image that it has worked on
-RESERVED_S = 1.0  # how long a job waits at most for the runner that knows its images
 WALK = 50
 MS = 1000
 
@@ -56,11 +55,13 @@ class Findings:
 class Queue:
     """Raises ``BrokerUnavailable`` everywhere."""
 
-    def __init__(self, link: Link, keys: Keys, limits: BrokerLimits, *, ttl_s: float) -> None:
+    def __init__(self, link: Link, keys: Keys, limits: BrokerLimits, *, ttl_s: float, affinity_s: float) -> None:
+        """affinity_s: how long a job waits at most for the runner that knows its images."""
         self._link = link
         self._keys = keys
         self._limits = limits
         self._ttl_ms = int(ttl_s * MS)
+        self._reserved_ms = int(affinity_s * MS)
 
     async def admit(self, job: Job, num_bytes: int, max_open: int | None, deadline_ms: str) -> int | None:
         """Returns the position at which it waits, ``None`` if there is room for it.
@@ -78,7 +79,7 @@ class Queue:
             limits.max_waiting,
             limits.max_waiting_bytes,
             int(AFFINITY_S * MS),
-            int(RESERVED_S * MS),
+            self._reserved_ms,
             *dict.fromkeys(image.id for image in job.images),
         )
         if answer[0] == b"owner":
