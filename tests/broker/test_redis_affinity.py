@@ -1,0 +1,33 @@
+"""For how long a job waits for the runner that has seen its image, with room, is a setting; 0 turns it off."""
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+
+from broker.redis.broker import RedisBroker
+from tests.broker.redis_brokers import settings
+from tests.broker.redis_server import RedisServer
+from tests.broker.samples import done, image, job
+
+MOMENT_S = 0.3  # less than a job waits by default
+
+
+@pytest.mark.parametrize(("more", "is_kept"), [({}, True), ({"redis_affinity_s": 0.0}, False)], ids=["default", "off"])
+async def test_another_runner_takes_it_only_where_that_is_off(
+    more: dict[str, float], is_kept: bool, redis_server: RedisServer
+) -> None:
+    picture = image(b"seen by r1")
+    async with aclosing(RedisBroker(settings(redis_server, **more))) as broker:
+        await broker.put_image(picture)
+        await broker.submit(job("resp_a", images=(picture.ref,)))
+        (lease,) = await broker.take("r1", room=4)  # three more would fit
+        await broker.publish(lease, [done(lease.job)])
+        await broker.submit(job("resp_b", images=(picture.ref,)))
+        other = asyncio.create_task(broker.take("r2", room=1))
+        await asyncio.wait([other], timeout=MOMENT_S)
+        assert other.done() is not is_kept
+        (lease,) = await (broker.take("r1", room=3) if is_kept else other)
+        assert lease.job.response_id == "resp_b"
+        other.cancel()
+        await asyncio.wait([other])
