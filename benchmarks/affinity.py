@@ -28,21 +28,21 @@ from contracts.mazes import QUESTION, distinct
 
 ON_S, OFF_S = 1.0, 0.0
 RUNNERS = 2
-PICTURES, TIMES, WINDOW = 16, 4, 8
+PICTURES, TIMES, WINDOW = 12, 4, 6
 RATE_PER_S = 4.0
 LARGE_PX = 448  # 256 visual tokens, the most that the embedded model takes
 KINDS: dict[str, int | None] = {"mazes": None, f"{LARGE_PX} px": LARGE_PX}
-SETTLE_S = 1.5  # after a turn, for the counts of runners, which they learn from their engines once a second
+SETTLE_S = 5.5  # after a turn: runners ask their engines every 5 s what these have counted
 REPORTS = Path("benchmarks/reports")
 FIELDS = ("hit_rate", "first_p50_ms", "first_p90_ms", "again_p50_ms", "again_p90_ms", "worst_queue_ms")
 HEAD = f"""# A runner that knows the picture
 
 {RUNNERS} runners of the embedded model on Redis. In each turn {PICTURES} new pictures are each asked about {TIMES} \
-times, in other words each time; the questions about {WINDOW} pictures are mixed and come at {RATE_PER_S:g} a second \
+times, in other words each time (the first turn of each kind does not count); the questions about {WINDOW} pictures are mixed and come at {RATE_PER_S:g} a second \
 (Poisson, the client waits for nothing). So {100 * (TIMES - 1) // TIMES} % are about a picture that was asked about \
 before, which is the hit rate that one runner would have. Preferred: *yes* is the default, *no* is a gateway with \
-ILVR_BROKER_REDIS_AFFINITY_S=0; both have the same runners, and take turns, beginning with either. Hits are counted by \
-the engines: pictures for which the encoder did not run. Times are from submission by the clock of the broker, *first* \
+ILVR_BROKER_REDIS_AFFINITY_S=0; both have the same runners, and take turns, beginning with either. The hit rate is the \
+share of questions without an encoder call, by the runners' `ilvr_runner_images_encoded_total`. Times are from submission by the clock of the broker, *first* \
 of the first questions about a picture, *again* of the others; the worst queue time of any question says whether \
 somebody had to wait for the sake of others' pictures. Medians with their range over repetitions.
 """
@@ -71,7 +71,6 @@ async def measure(of: Fleet, kind: str, affinity_s: float, repetition: int, seed
     async with httpx.AsyncClient(timeout=120, limits=limits) as http:
 
         async def count() -> dict[str, float]:
-            await asyncio.sleep(SETTLE_S)
             return counted([(await http.get(f"{url}/metrics")).text for url in of.runners])
 
         async def ask(one: Ask) -> Answer:
@@ -89,6 +88,7 @@ async def measure(of: Fleet, kind: str, affinity_s: float, repetition: int, seed
 
         before = await count()
         answers = await asyncio.gather(*map(ask, asks))
+        await asyncio.sleep(SETTLE_S)
         return reduce(kind, affinity_s, repetition, answers, before, await count())
 
 

@@ -27,13 +27,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Turn:
-    """``hit_rate``: of all pictures in questions, those for which no encoder ran. Times in ms, from submission."""
+    """``hit_rate``: share of the questions, one picture each, without an encoder call. Times in ms, from submission.
+
+    ``hits``: what engines count as such; not among them is a question in the same step as the one that is encoded.
+    """
 
     pictures: str
     affinity_s: float
     repetition: int
     asked: int
     encoded: int
+    hits: int
     hit_rate: float
     first_p50_ms: float
     first_p90_ms: float
@@ -78,11 +82,11 @@ def reduce(
     before: dict[str, float],
     after: dict[str, float],
 ) -> Turn:
-    """Raises ``ValueError`` unless every picture was either encoded or found."""
+    """Raises ``ValueError`` for counts that cannot be those of this turn."""
     encoded, hits = (int(after[name] - before[name]) for name in COUNTS)
-    if encoded + hits != len(answers):
-        raise ValueError(f"{encoded} encoded and {hits} found are not {len(answers)} pictures")
     first = [answer.first_step_ms for answer in answers if answer.nth == 0]
+    if encoded < len(first) or encoded + hits > len(answers):
+        raise ValueError(f"{encoded} encoded, {hits} found: of {len(answers)} questions on {len(first)} pictures")
     again = [answer.first_step_ms for answer in answers if answer.nth > 0]
     return Turn(
         pictures=pictures,
@@ -90,7 +94,8 @@ def reduce(
         repetition=repetition,
         asked=len(answers),
         encoded=encoded,
-        hit_rate=round(hits / len(answers), 3),
+        hits=hits,
+        hit_rate=round(1 - encoded / len(answers), 3),
         first_p50_ms=quantile(first, 50),
         first_p90_ms=quantile(first, 90),
         again_p50_ms=quantile(again, 50),

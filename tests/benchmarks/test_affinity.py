@@ -35,7 +35,7 @@ def test_a_turn_is_reduced_to_its_hit_rate_times_and_worst_wait() -> None:
     assert (turn.again_p50_ms, turn.again_p90_ms) == (20.0, 28.0)
 
 
-def test_a_picture_that_nobody_counted_is_no_result() -> None:
+def test_fewer_encoder_calls_than_pictures_are_no_result() -> None:
     nothing = {"images_encoded": 0.0, "encoder_cache_hits": 0.0}
-    with pytest.raises(ValueError, match="are not 1 pictures"):
+    with pytest.raises(ValueError, match="of 1 questions on 1 pictures"):
         reduce("mazes", 1.0, 0, [Answer(0, 1.0, 1.0)], nothing, nothing)
