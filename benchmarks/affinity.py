@@ -37,14 +37,15 @@ REPORTS = Path("benchmarks/reports")
 FIELDS = ("hit_rate", "first_p50_ms", "first_p90_ms", "again_p50_ms", "again_p90_ms", "worst_queue_ms")
 HEAD = f"""# A runner that knows the picture
 
-{RUNNERS} runners of the embedded model on Redis. In each turn {PICTURES} new pictures are each asked about {TIMES} \
-times, in other words each time (the first turn of each kind does not count); the questions about {WINDOW} pictures are mixed and come at {RATE_PER_S:g} a second \
-(Poisson, the client waits for nothing). So {100 * (TIMES - 1) // TIMES} % are about a picture that was asked about \
-before, which is the hit rate that one runner would have. Preferred: *yes* is the default, *no* is a gateway with \
-ILVR_BROKER_REDIS_AFFINITY_S=0; both have the same runners, and take turns, beginning with either. The hit rate is the \
-share of questions without an encoder call, by the runners' `ilvr_runner_images_encoded_total`. Times are from submission by the clock of the broker, *first* \
-of the first questions about a picture, *again* of the others; the worst queue time of any question says whether \
-somebody had to wait for the sake of others' pictures. Medians with their range over repetitions.
+{RUNNERS} runners of the embedded model on Redis. In each turn {PICTURES} new pictures are each asked about \
+{TIMES} times; the questions about {WINDOW} pictures are mixed and come at {RATE_PER_S:g} a second (a Poisson process, \
+whatever the answers do). So {100 * (TIMES - 1) // TIMES} % are about a picture that was asked about before, which is \
+the hit rate that one runner alone would have. Preferred: *yes* is the default, *no* is a gateway with \
+ILVR_BROKER_REDIS_AFFINITY_S=0; both have the same runners and take turns, beginning with either, after a turn of each \
+kind that does not count. The hit rate is the share of questions without an encoder call, by the runners' \
+`ilvr_runner_images_encoded_total`. Times are from submission by the clock of the broker: *first* of the first \
+questions about a picture, *again* of the others. The worst queue time of any question says whether somebody had to \
+wait so that others may have their pictures. Medians with their range over repetitions.
 """
 
 
