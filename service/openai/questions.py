@@ -59,7 +59,8 @@ def question_of(
 ) -> ReasonBody:
     """Raises ``InvalidRequest``."""
     if len(messages) > 1:
-        raise NotSupportedYet("messages: only one is supported yet.", param="messages")
+        param = messages[0][0].partition(".")[0]
+        raise NotSupportedYet(f"{param}: only one message is supported yet, a user's.", param=param)
     conversation = read_messages(messages, settings.question_max_chars)
     same = ("model", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop", "metadata")
     question = ReasonRequest.model_validate(

@@ -215,6 +215,21 @@ async def test_a_bad_field_is_named(
     assert runner.jobs == []
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (PATH, {"messages": [{"role": "system", "content": "Be brief."}, USER]}, "messages"),
+        (PATH, {"messages": [USER, {"role": "assistant", "content": "Up."}, USER]}, "messages"),
+        ("/v1/responses", {"input": [USER, USER]}, "input"),
+        ("/v1/responses", {"input": "?", "instructions": "Be brief."}, "instructions"),
+    ],
+)
+async def test_more_than_one_message_is_for_later(
+    path: str, body: Any, param: str, client: httpx.AsyncClient, runner: ScriptedRunner
+) -> None:
+    check_error(await client.post(path, json=body), 422, "not_supported_yet", param)
+
+
 async def test_only_json_is_read(client: httpx.AsyncClient, runner: ScriptedRunner) -> None:
     file = {"image": io.BytesIO(picture())}
     check_error(await client.post(PATH, files=file), 400, "malformed_body")
