@@ -16,6 +16,7 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    ResponseError,
     TimeoutError,
     TryAgainError,
 )
@@ -37,7 +38,11 @@ UNREACHABLE = (
     TryAgainError,
     OSError,
 )
+# What Redis answers while it takes no writes: its disk fails, its replicas are gone, a script of somebody's hangs.
+# redis-py knows no classes for them.
+REFUSALS = ("MISCONF", "NOREPLICAS", "BUSY")
 CLOSED_TRANSPORT = "the handler is closed"  # a RuntimeError of uvloop, where asyncio has a ConnectionError
+MAYBE_UNREACHABLE = (*UNREACHABLE, ResponseError, RuntimeError)  # to catch, and to ask about
 CONNECT_S = 2.0
 ANSWER_S = 3.0
 RETRY_S = 4.0  # from the first failure of a call until it gives up
@@ -61,11 +66,7 @@ class Link:
             options["password"] = settings.redis_password.get_secret_value()
         self._servers = open_servers(settings.redis_url, is_cluster=settings.redis_cluster, wait_s=ANSWER_S, **options)
         self._down_since: float | None = None
-
-    @property
-    def is_down(self) -> bool:
-        """Whether the last call failed."""
-        return self._down_since is not None
+        self._refused: set[str] = set()  # scripts, in this outage
 
     async def run(self, name: str, keys: Sequence[str], *args: Argument) -> Any:
         """The answer of a script. Raises ``BrokerUnavailable``."""
@@ -77,9 +78,9 @@ class Link:
                     answer = await self._servers.execute(keys[0], "EVALSHA", wanted.sha, len(keys), *keys, *args)
                 except NoScriptError:  # a server that has just started, or SCRIPT FLUSH
                     answer = await self._servers.execute(keys[0], "EVAL", wanted.source, len(keys), *keys, *args)
-            except (*UNREACHABLE, RuntimeError) as error:
+            except MAYBE_UNREACHABLE as error:
                 raise_unless_unreachable(error)
-                self._note_down(error)
+                self._note_down(name, error)
                 # When it has been away for so long, a caller does not have to wait for the same news again.
                 has_been_away = time.monotonic() - (self._down_since or math.inf) > RETRY_S
                 if has_been_away or time.monotonic() + pause_s > give_up_at:
@@ -87,7 +88,7 @@ class Link:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
                 continue
-            self._note_up()
+            self._note_up(name)
             return answer
 
     async def subscriber(self) -> Any:
@@ -97,20 +98,25 @@ class Link:
     async def aclose(self) -> None:
         await self._servers.aclose()
 
-    def _note_down(self, error: BaseException) -> None:
+    def _note_down(self, name: str, error: BaseException) -> None:
+        if isinstance(error, ResponseError):
+            self._refused.add(name)
         if self._down_since is None:
             self._down_since = time.monotonic()
             log.warning("Redis cannot be reached (%s); trying again until it can", _reason(error))
 
-    def _note_up(self) -> None:
-        if self._down_since is not None:
+    def _note_up(self, name: str) -> None:
+        """A Redis that takes no writes lets itself be read, so only what was refused says that it is over."""
+        if self._down_since is not None and (not self._refused or name in self._refused):
             log.warning("Redis is there again after %.1f s", time.monotonic() - self._down_since)
             self._down_since = None
+            self._refused.clear()
 
 
 def raise_unless_unreachable(error: BaseException) -> None:
-    """Of what was caught: whether it only says that there is no connection."""
-    if not isinstance(error, UNREACHABLE) and CLOSED_TRANSPORT not in str(error):
+    """Of what was caught: whether it only says that there is no connection, or that nothing may be written now."""
+    is_refusal = isinstance(error, ResponseError) and str(error).partition(" ")[0] in REFUSALS
+    if not (isinstance(error, UNREACHABLE) or is_refusal or CLOSED_TRANSPORT in str(error)):
         raise error
 
 

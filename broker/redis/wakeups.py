@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from broker.redis.cancellation import heeding
-from broker.redis.link import UNREACHABLE, Link, raise_unless_unreachable
+from broker.redis.link import MAYBE_UNREACHABLE, Link, raise_unless_unreachable
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Wakeups:
             if self.is_connected:
                 try:
                     await heeding(getattr(self._pubsub, command)(key))
-                except (*UNREACHABLE, RuntimeError) as error:
+                except MAYBE_UNREACHABLE as error:
                     raise_unless_unreachable(error)
                     self.is_connected = False
 
@@ -111,7 +111,7 @@ class Wakeups:
                 async with self._connection() as pubsub:
                     pause_s = FIRST_PAUSE_S
                     await self._read_messages(pubsub)
-            except (*UNREACHABLE, RuntimeError) as error:
+            except MAYBE_UNREACHABLE as error:
                 raise_unless_unreachable(
                     error
                 )  # the line in the log is for calls that fail; these messages only save time

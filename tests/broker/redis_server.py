@@ -77,6 +77,13 @@ class RedisServer:
         assert self._process is not None
         os.kill(self._process.pid, signal.SIGCONT)
 
+    def send(self, command: str) -> None:
+        """An inline command, of whose answer nothing is seen: it may never come."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall((command + "\r\n").encode())
+            connection.shutdown(socket.SHUT_WR)
+            time.sleep(0.1)
+
     def command(self, *words: str) -> bytes:
         """The first bytes of the answer to an inline command, e.g. ``FLUSHALL``."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -168,6 +169,57 @@ async def test_nobody_is_declared_dead_because_redis_was_away(server: RedisServe
         await pair.runner.publish(lease, [done(lease.job)])
         assert types(await pair.gateway.events("resp_a")) == ["created", "queued", "delta", "completed"]
         assert types(await pair.gateway.events("resp_waiting")) == ["created", "queued"]
+
+
+REFUSALS = {  # what Redis is told, and what heals it
+    "MISCONF": (('CONFIG SET save "3600 1"', "BGSAVE"), 'CONFIG SET save ""'),
+    "NOREPLICAS": (("CONFIG SET min-replicas-to-write 1",), "CONFIG SET min-replicas-to-write 0"),
+    "BUSY": (("CONFIG SET busy-reply-threshold 50", 'EVAL "while true do end" 0'), "SCRIPT KILL"),
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+async def test_a_redis_that_takes_no_writes_is_away(
+    refusal: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its disk fails, its replicas are gone, or a script of somebody's hangs: all goes on when it is healed."""
+    causes, healing = REFUSALS[refusal]
+    with RedisServer(tmp_path / "redis") as server:
+        async with Pair(server, BrokerLimits()) as pair:
+            lease = await pair.leased()
+            taking = asyncio.create_task(pair.runner.take("r1", room=1))
+            reading = asyncio.create_task(read(pair.gateway, "resp_a"))
+            if refusal == "MISCONF":
+                shutil.rmtree(tmp_path / "redis")  # so a snapshot has nowhere to go
+            for cause in causes:
+                server.send(cause)
+            async with asyncio.timeout(SOON_S):  # a snapshot takes a moment to fail
+                while True:
+                    if refusal in caplog.text:
+                        break
+                    await asyncio.sleep(0.05)
+            for call in (
+                pair.gateway.submit(job("resp_b")),
+                pair.gateway.put_image(image(b"x")),
+                pair.gateway.note_reading(["resp_a"], reader="g", for_s=1),
+                pair.runner.publish(lease, [delta("resp_a", "x")], num_before=0),
+                pair.runner.heartbeat(status("r1")),
+                pair.runner.give_back(lease),
+            ):
+                with pytest.raises(BrokerUnavailable):
+                    await call
+            assert not taking.done()
+            server.send(healing)
+            await publish_patiently(pair.runner, lease, delta("resp_a", "x"), 0)
+            await pair.runner.publish(lease, [done(lease.job)])
+            assert types(await asyncio.wait_for(reading, SOON_S)) == ["created", "queued", "delta", "completed"]
+            await pair.gateway.submit(job("resp_b"))
+            (other,) = await asyncio.wait_for(taking, SOON_S)
+            assert other.job.response_id == "resp_b"
+            for broker in (pair.gateway, pair.runner):
+                assert not [service for service in broker._services if service.done()]
+    lines = [record.getMessage() for record in caplog.records if record.name == "broker.redis.link"]
+    assert sum(refusal in line for line in lines) <= 2  # of two processes, whatever could be read meanwhile
 
 
 @pytest.mark.parametrize("damage", ["SCRIPT FLUSH", "DEL {jobs}", "XGROUP DESTROY {jobs} runners"])
