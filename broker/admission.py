@@ -18,12 +18,13 @@ class Admission:
         self._rate = EndRate(clock)
         self._num_open: Counter[str] = Counter()
 
-    def check_room(self, num_bytes: int) -> None:
+    def check_room(self, num_bytes: int, owner: str) -> None:
         """For a job of so many bytes. Raises ``Overloaded``."""
         num_ahead, waiting_bytes = self._dispatch.num_ahead, self._dispatch.num_bytes
         if num_ahead < 0:
             return  # a runner has room for it
-        if num_ahead >= self._limits.max_waiting:
+        num_reserved = 0 if self._dispatch.has_any_of(owner) else self._limits.num_reserved
+        if num_ahead >= self._limits.max_waiting + num_reserved:
             self._refuse(f"{num_ahead} requests are waiting, which is as many as the queue admits.")
         if waiting_bytes + num_bytes > self._limits.max_waiting_bytes:
             self._refuse(

@@ -39,6 +39,10 @@ class Dispatch:
         """Of all that wait."""
         return self._waiting.num_bytes
 
+    def has_any_of(self, owner: str) -> bool:
+        """Whether a job of this owner waits."""
+        return self._waiting.has_any_of(owner)
+
     def position_for(self, owner: str) -> int:
         """Of the next job of this owner among those that wait, from 1."""
         return max(self._waiting.num_ahead_of(owner) - sum(self._room.values()), 0) + 1

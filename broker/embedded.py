@@ -56,7 +56,7 @@ class EmbeddedBroker:
 
     async def check_room(self, num_bytes: int, *, owner: str = "", idempotency_key: str | None = None) -> None:
         if idempotency_key is None or not self._keys.knows(owner, idempotency_key):
-            self._admission.check_room(num_bytes)
+            self._admission.check_room(num_bytes, owner)
 
     async def spend(self, owner: str, limit: RateLimit) -> None:
         self._buckets.spend(owner, limit)
@@ -69,7 +69,7 @@ class EmbeddedBroker:
         image_ids = [ref.id for ref in job.images]
         num_bytes = len(job.question.encode()) + self._images.num_bytes_of(image_ids)
         self._admission.check_owner(job.owner, max_open)
-        self._admission.check_room(num_bytes)
+        self._admission.check_room(num_bytes, job.owner)
         self._admission.count_opened(job.owner)
         self._images.pin(image_ids)
         if idempotency is not None:

@@ -10,7 +10,7 @@ class BrokerLimits:
     """Every number here bounds memory or time; none of them changes an answer."""
 
     max_waiting: int = 256
-    """Jobs admitted beyond those a runner has room for."""
+    """Jobs admitted beyond those a runner has room for. Then ``num_reserved`` more, of owners with none waiting."""
 
     max_waiting_bytes: int = 128 * MIB
     """Questions and images of those jobs."""
@@ -35,3 +35,9 @@ class BrokerLimits:
 
     max_attempts: int = 2
     """Leases of one job. A job that has taken two runners down with it is not given a third."""
+
+    @property
+    def num_reserved(self) -> int:
+        """Places in the queue beyond ``max_waiting``, each for the first waiting job of an owner: who fills the queue
+        does not shut out the others."""
+        return max(1, self.max_waiting // 8) if self.max_waiting else 0

@@ -57,6 +57,9 @@ class FairQueue:
             self._forget_if_empty(log.job.owner)
         self._count(log, -1)
 
+    def has_any_of(self, owner: str) -> bool:
+        return owner in self._by_owner or any(log.job.owner == owner for log in self._front)
+
     def num_ahead_of(self, owner: str) -> int:
         """How many jobs are taken before the next one of this owner, if no more come."""
         num_own = len(self._by_owner.get(owner, ()))

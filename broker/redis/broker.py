@@ -78,7 +78,7 @@ class RedisBroker:
 
     async def check_room(self, num_bytes: int, *, owner: str = "", idempotency_key: str | None = None) -> None:
         if idempotency_key is None or await self._owners.claimed(owner, idempotency_key) is None:
-            await self._queue.check_room(num_bytes)
+            await self._queue.check_room(num_bytes, owner)
 
     async def spend(self, owner: str, limit: RateLimit) -> None:
         await self._owners.spend(owner, limit)

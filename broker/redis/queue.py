@@ -77,6 +77,7 @@ class Queue:
             "" if max_open is None else max_open,
             deadline_ms,
             limits.max_waiting,
+            limits.num_reserved,
             limits.max_waiting_bytes,
             int(AFFINITY_S * MS),
             self._reserved_ms,
@@ -88,9 +89,12 @@ class Queue:
             raise self._overloaded(answer)
         return int(answer[2]) if int(answer[1]) >= 0 else None
 
-    async def check_room(self, num_bytes: int) -> None:
+    async def check_room(self, num_bytes: int, owner: str) -> None:
         """Raises ``Overloaded``."""
-        answer = await self._run("check_room", num_bytes, self._limits.max_waiting, self._limits.max_waiting_bytes)
+        limits = self._limits
+        answer = await self._run(
+            "check_room", owner, num_bytes, limits.max_waiting, limits.num_reserved, limits.max_waiting_bytes
+        )
         if answer is not None:
             raise self._overloaded(answer)
 

@@ -29,6 +29,26 @@ class AdmissionContract(ContractBase):
         assert len(await broker.take("r1", room=9)) == LIMITS.max_waiting
         await broker.submit(job("resp_after"))
 
+    async def test_who_fills_the_queue_does_not_shut_out_others(self, make_broker: MakeBroker) -> None:
+        broker = await make_broker(BrokerLimits(max_waiting=16, max_waiting_bytes=1000))
+        for index in range(16):
+            await broker.submit(job(f"resp_{index}", owner="many"))
+        for index in range(100):
+            with pytest.raises(Overloaded):
+                await broker.submit(job(f"resp_over{index}", owner="many"))
+        with pytest.raises(Overloaded):
+            await broker.submit(job("resp_big", owner="few", question="x" * 1000))  # the bound on bytes is for all
+        await broker.submit(job("resp_few", owner="few"))
+        with pytest.raises(Overloaded):
+            await broker.submit(job("resp_few2", owner="few"))
+        await broker.submit(job("resp_other", owner="other"))
+        with pytest.raises(Overloaded):
+            await broker.submit(job("resp_third", owner="third"))  # two places are kept, and they are taken
+        taken = [lease.job.response_id for lease in await take_all(broker, "r1", 4)]
+        assert {"resp_few", "resp_other"} < set(taken)
+        await broker.submit(job("resp_third", owner="third"))
+        await broker.aclose()
+
     async def test_too_many_waiting_bytes_are_refused(self, make_broker: MakeBroker) -> None:
         broker = await make_broker(BrokerLimits(max_waiting=100, max_waiting_bytes=1000))
         stored = image(b"x" * 400)
@@ -60,8 +80,11 @@ class AdmissionContract(ContractBase):
         assert 1 <= error.value.retry_after_s <= 60
         with pytest.raises(Overloaded):
             await broker.check_room(10, idempotency_key="other")
-        with pytest.raises(Overloaded):
-            await broker.check_room(10, owner="b", idempotency_key="k")
+        await broker.check_room(10, owner="b")  # a place is kept for one of whom nothing waits
+        await broker.submit(job("resp_b", owner="b"))
+        for owner in ("b", "c"):
+            with pytest.raises(Overloaded):
+                await broker.check_room(10, owner=owner, idempotency_key="k")
         await broker.check_room(10, idempotency_key="k")
         assert await broker.submit(job("resp_new"), idempotency=key("k", "a")) == "resp_0"
 

@@ -1,2 +1,2 @@
--- ARGV: ttl, bytes, max_waiting, max_waiting_bytes. Returns nil, or as refusal says.
-return refusal(tonumber(ARGV[2]), ARGV[3], ARGV[4]) or false
+-- ARGV: ttl, owner, bytes, max_waiting, num_reserved, max_waiting_bytes. Returns nil, or as refusal says.
+return refusal(ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]) or false

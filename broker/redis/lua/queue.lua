@@ -123,13 +123,15 @@ local function total_room()
 end
 
 -- Returns nil, or `full` or `bytes`, with what a refusal says: jobs and bytes that wait, ends lately and in how many ms.
-local function refusal(num_bytes, max_waiting, max_bytes)
+-- Some places beyond max_waiting are for owners of whom nothing waits.
+local function refusal(owner, num_bytes, max_waiting, num_reserved, max_bytes)
   local num_waiting, waiting_bytes = redis.call('ZCARD', key.waiting), load_number('bytes')
   local num_ahead = num_waiting - total_room()
+  local has_any = redis.call('HEXISTS', key.waiting_of, owner) == 1
   local reason
   if num_ahead < 0 then
     return nil
-  elseif num_ahead >= tonumber(max_waiting) then
+  elseif num_ahead >= max_waiting + (has_any and 0 or num_reserved) then
     reason = 'full'
   elseif waiting_bytes + num_bytes > tonumber(max_bytes) then
     reason = 'bytes'
