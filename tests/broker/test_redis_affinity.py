@@ -10,15 +10,15 @@ from tests.broker.redis_brokers import settings
 from tests.broker.redis_server import RedisServer
 from tests.broker.samples import done, image, job
 
-MOMENT_S = 0.3  # less than a job waits by default
+MOMENT_S = 0.3
 
 
-@pytest.mark.parametrize(("more", "is_kept"), [({}, True), ({"redis_affinity_s": 0.0}, False)], ids=["default", "off"])
+@pytest.mark.parametrize(("affinity_s", "is_kept"), [(10.0, True), (0.0, False)], ids=["on", "off"])
 async def test_another_runner_takes_it_only_where_that_is_off(
-    more: dict[str, float], is_kept: bool, redis_server: RedisServer
+    affinity_s: float, is_kept: bool, redis_server: RedisServer
 ) -> None:
     picture = image(b"seen by r1")
-    async with aclosing(RedisBroker(settings(redis_server, **more))) as broker:
+    async with aclosing(RedisBroker(settings(redis_server, redis_affinity_s=affinity_s))) as broker:
         await broker.put_image(picture)
         await broker.submit(job("resp_a", images=(picture.ref,)))
         (lease,) = await broker.take("r1", room=4)  # three more would fit
