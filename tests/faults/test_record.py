@@ -105,3 +105,16 @@ def test_a_log_that_is_gone_is_begun_anew() -> None:
     require_nothing_lost(verdict, [record], {}, may_fail=True)
     with pytest.raises(AssertionError):
         require_nothing_lost(verdict, [record], {})
+
+
+def test_one_redis_with_two_responses_is_seen_also_where_a_log_was_forgotten() -> None:
+    record = heard(log()[:5])
+    record.forget()
+    for event in log(response_id="resp_2"):
+        record.hear(event)
+    in_redis = {1: {"resp_2", "resp_3"}}  # the one that the client was told, and one that nobody heard of
+    verdict = judge("x", [record], in_redis, 1.0, in_redis)
+    assert verdict.twice == 1
+    with pytest.raises(AssertionError, match="resp_3"):
+        require_nothing_lost(verdict, [record], in_redis, in_redis, may_fail=True)
+    assert judge("x", [record], {1: {"resp_1", "resp_2"}}, 1.0, {1: {"resp_2"}}).twice == 0

@@ -29,8 +29,14 @@ class Verdict:
         return asdict(self)
 
 
-def judge(scenario: str, records: Sequence[Record], runs: dict[int, set[str]], seconds: float) -> Verdict:
-    """``runs``: the responses that were made or begun, by the number of the request."""
+def judge(
+    scenario: str,
+    records: Sequence[Record],
+    runs: dict[int, set[str]],
+    seconds: float,
+    in_redis: dict[int, set[str]] | None = None,
+) -> Verdict:
+    """Responses by the number of the request. ``runs``: all made or begun; ``in_redis``: in the one there is."""
     outcomes = Counter(record.outcome for record in records)
     return Verdict(
         scenario=scenario,
@@ -42,26 +48,36 @@ def judge(scenario: str, records: Sequence[Record], runs: dict[int, set[str]], s
         refused=sum(record.refusals.total() for record in records),
         forgotten=sum(record.num_forgotten for record in records),
         lost=outcomes["lost"],
-        twice=sum(is_twice(record, runs) for record in records),
+        twice=sum(is_twice(record, runs, in_redis or {}) for record in records),
         wrong=outcomes["wrong"],
         seconds=round(seconds, 1),
     )
 
 
-def is_twice(record: Record, runs: dict[int, set[str]]) -> bool:
-    """Also if there was a second response to the same request, of which no client heard."""
-    return record.is_answered_twice or len(runs.get(record.request.number, ())) > 1 + record.num_forgotten
+def is_twice(record: Record, runs: dict[int, set[str]], in_redis: dict[int, set[str]]) -> bool:
+    """Also if there was a second response to the same request, of which no client heard.
+
+    One Redis never has two, whatever was forgotten: a response that went with an old one is not in it.
+    """
+    number = record.request.number
+    is_made_twice = len(in_redis.get(number, ())) > 1 or len(runs.get(number, ())) > 1 + record.num_forgotten
+    return record.is_answered_twice or is_made_twice
 
 
 def require_nothing_lost(
-    verdict: Verdict, records: Iterable[Record], runs: dict[int, set[str]], *, may_fail: bool = False
+    verdict: Verdict,
+    records: Iterable[Record],
+    runs: dict[int, set[str]],
+    in_redis: dict[int, set[str]] | None = None,
+    *,
+    may_fail: bool = False,
 ) -> None:
     """Raises ``AssertionError`` with the first few requests that something is wrong with.
 
     may_fail: what the clients were told to send again, and logs that are gone, are no fault of this scenario.
     """
     allowed = ("completed", "failed") if may_fail else ("completed",)
-    bad = [record for record in records if record.outcome not in allowed or is_twice(record, runs)]
+    bad = [record for record in records if record.outcome not in allowed or is_twice(record, runs, in_redis or {})]
     shown = "\n".join(f"{_shown(record)} {runs.get(record.request.number)}" for record in bad[:5])
     assert (verdict.lost, verdict.twice, verdict.wrong) == (0, 0, 0), f"{verdict}\n{shown}"
     if not may_fail:

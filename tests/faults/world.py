@@ -69,12 +69,13 @@ async def run_scenario(world: World, name: str, break_it: Break, *, may_fail: bo
         await asyncio.sleep(world.pace.after_s)
     records = [*crowd.records, *(own or ())]
     seconds = time.monotonic() - began
-    made = await responses_in_redis(world.fleet.redis.url)
+    in_redis = await responses_in_redis(world.fleet.redis.url)
+    made = {number: set(ids) for number, ids in in_redis.items()}
     for number, ids in world.runs().items():
-        made[number] |= ids
-    verdict = judge(name, records, made, seconds)
+        made.setdefault(number, set()).update(ids)
+    verdict = judge(name, records, made, seconds, in_redis)
     keep(world.model, verdict)
-    require_nothing_lost(verdict, records, made, may_fail=may_fail)
+    require_nothing_lost(verdict, records, made, in_redis, may_fail=may_fail)
     await world.fleet.until_ready()
     await world.fleet.until_settled()
     return verdict
