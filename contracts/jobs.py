@@ -5,6 +5,7 @@ from typing import Literal
 from msgspec import Struct
 
 LatentMode = Literal["on", "off"]
+Role = Literal["system", "user", "assistant"]
 
 
 class ImageRef(Struct, frozen=True, kw_only=True):
@@ -35,9 +36,24 @@ class Sampling(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
 
 
+class Turn(Struct, frozen=True, kw_only=True):
+    """One message of a conversation before the question.
+
+    num_images: of a user's message, which they come before in the prompt.
+    token_ids: of an answer of ours what was generated, latent blocks and the end token included; then ``text`` is not
+        tokenised again. None for what a client sends as text.
+    """
+
+    role: Role
+    text: str = ""
+    num_images: int = 0
+    token_ids: tuple[int, ...] | None = None
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """One request, validated. Images come before the question in the prompt, in this order.
 
+    history: the conversation so far. ``images`` are then those of all turns in order, and those of the question last.
     owner: the id of the API key that asked, empty where keys are off. Only the same owner may see the response.
     background: it is not cancelled when nobody reads it.
     timeout_s: the time from submission, by the broker's clock, after which it ends with ``response.failed``.
@@ -49,6 +65,7 @@ class Job(Struct, frozen=True, kw_only=True):
     model: str
     question: str
     images: tuple[ImageRef, ...] = ()
+    history: tuple[Turn, ...] = ()
     sampling: Sampling = Sampling()
     latent_mode: LatentMode = "on"
     metadata: dict[str, str] = {}

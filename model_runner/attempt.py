@@ -185,7 +185,8 @@ class Attempt:
         job, tools = self.lease.job, self._tools
         stored = [await self._publisher.get_image(image.id) for image in job.images]
         images = tuple(await asyncio.gather(*(asyncio.to_thread(decode_image, image) for image in stored)))
-        prompt_ids = tools.prompts.build(job.question, num_images=len(images))
+        num_former = sum(turn.num_images for turn in job.history)
+        prompt_ids = tools.prompts.build(job.question, num_images=len(images) - num_former, history=job.history)
         num_image_tokens = sum(tools.image_sizes.num_tokens(image.rgb.size) for image in images)
         return EngineRequest(
             request_id=f"{job.response_id}-{self.lease.attempt}",

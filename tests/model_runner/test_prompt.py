@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace as replace_field
 from tokenizers import Tokenizer
 
-from contracts.errors import BadCheckpoint
+from contracts.errors import BadCheckpoint, InvalidRequest
+from contracts.jobs import Turn
 from model_runner.checkpoint import Checkpoint
 from model_runner.prompt import PLACEHOLDER, PromptBuilder
 from tests.parity.traces import NAMES, read_traces
@@ -119,6 +120,82 @@ def test_a_latent_id_of_an_ordinary_token_is_refused(maze_checkpoint: Checkpoint
         PromptBuilder(replace(maze_checkpoint, spec=spec))
 
 
+class TestConversation:
+    """Former turns as the template renders them; an answer of ours exactly as it was generated."""
+
+    def test_prompt_and_answer_are_a_prefix(self, maze_prompts: PromptBuilder, maze_checkpoint: Checkpoint) -> None:
+        """Also where its text would be tokenised otherwise, and with an end token that is not said twice."""
+        spec = maze_checkpoint.spec
+        first = maze_prompts.build("What?", num_images=2)
+        block = (spec.start_id, spec.pad_id, spec.pad_id, spec.end_id)
+        im_end = im_end_of(maze_checkpoint)
+        answer = (40, 40, *block, 40, im_end)
+        history = (Turn(role="user", text="What?", num_images=2), Turn(role="assistant", text="x", token_ids=answer))
+        ids = maze_prompts.build("And?", num_images=1, history=history)
+        assert ids[: len(first) + len(answer)] == first + answer
+        rest = maze_prompts.build("And?", num_images=1)
+        line_end = ids[len(first) + len(answer) :][0]
+        assert ids[len(first) + len(answer) :] == (line_end, *rest)
+        assert line_end != im_end
+
+    @pytest.mark.parametrize("has_end", [False, True])
+    def test_an_answer_without_its_end_token_goes_on_the_same(
+        self, has_end: bool, maze_prompts: PromptBuilder, maze_checkpoint: Checkpoint
+    ) -> None:
+        im_end = im_end_of(maze_checkpoint)
+        ask = Turn(role="user", text="What?")
+        answer = Turn(role="assistant", token_ids=(40, 41, *((im_end,) if has_end else ())))
+        ids = maze_prompts.build("And?", num_images=0, history=(ask, answer))
+        assert ids.count(im_end) == 3
+
+    def test_a_block_in_which_an_answer_was_cut_is_left_out(
+        self, maze_prompts: PromptBuilder, maze_checkpoint: Checkpoint
+    ) -> None:
+        spec = maze_checkpoint.spec
+        ask = Turn(role="user", text="What?")
+
+        def build(*ids: int) -> tuple[int, ...]:
+            return maze_prompts.build("And?", num_images=0, history=(ask, Turn(role="assistant", token_ids=ids)))
+
+        whole = (40, spec.start_id, spec.pad_id, spec.end_id, 41)
+        assert build(*whole, spec.start_id, spec.pad_id) == build(*whole)
+        assert build(*whole, spec.start_id, spec.pad_id, spec.start_id) == build(*whole)
+        assert build(spec.start_id) == build()
+
+    def test_texts_are_rendered_as_transformers_does(self, prompts: PromptBuilder, tokenizer: Tokenizer) -> None:
+        history = (
+            Turn(role="system", text="Be brief."),
+            Turn(role="user", text="One?"),
+            Turn(role="assistant", text="Two."),
+        )
+        text = tokenizer.decode(prompts.build("Three?", num_images=0, history=history), skip_special_tokens=False)
+        turns = (("system", "Be brief."), ("user", "One?"), ("assistant", "Two."), ("user", "Three?"))
+        expected = "".join(f"<|im_start|>{role}\n{said}<|im_end|>\n" for role, said in turns)
+        assert text == expected + "<|im_start|>assistant\n"
+
+    @pytest.mark.parametrize("role", ["system", "user", "assistant"])
+    @pytest.mark.parametrize("text", [*QUESTIONS, "\ue0001\ue001"])
+    def test_no_turn_makes_control_tokens(
+        self, role: str, text: str, prompts: PromptBuilder, tokenizer: Tokenizer
+    ) -> None:
+        special = {int(i) for i, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+
+        def control(said: str) -> list[int]:
+            turn = Turn(role=role, text=said)  # type: ignore[arg-type]
+            return [i for i in prompts.build("end", num_images=1, history=(turn,)) if i in special]
+
+        assert control(text) == control("")
+
+    def test_a_template_of_one_message_refuses_a_conversation(
+        self, maze_checkpoint: Checkpoint, tmp_path: Path
+    ) -> None:
+        folder = copy_folder(maze_checkpoint, tmp_path)
+        rewrite(folder / "chat_template.jinja", "{{ messages[-1]['content'][-1]['text'] }}")
+        builder = PromptBuilder(replace(maze_checkpoint, folder=folder))
+        with pytest.raises(InvalidRequest, match="does not render a conversation"):
+            builder.build("hi", num_images=0, history=(Turn(role="user", text="a"),))
+
+
 class TestTemplate:
     """Where it stands, and what is refused."""
 
@@ -166,6 +243,12 @@ class TestTemplate:
         rewrite(folder / "tokenizer.json", "{")
         with pytest.raises(BadCheckpoint, match=r"tokenizer\.json"):
             PromptBuilder(replace(maze_checkpoint, folder=folder))
+
+
+def im_end_of(checkpoint: Checkpoint) -> int:
+    tokenizer = Tokenizer.from_file(str(checkpoint.folder / "tokenizer.json"))
+    token_id: int = tokenizer.token_to_id("<|im_end|>")
+    return token_id
 
 
 def copy_folder(checkpoint: Checkpoint, into: Path) -> Path:
