@@ -146,19 +146,23 @@ class RedisBroker:
     async def take(self, runner_id: str, *, room: int) -> Sequence[Lease]:
         if room < 1:
             raise ValueError(f"a runner takes when it has room, not with room for {room}")
-        async with self._wakeups.listening(self._keys.jobs) as channel:
-            while not self._is_closed:
-                num_told = channel.num_told
-                try:
-                    leases, look_again_s = await self._leases.take(runner_id, room)
-                except BrokerUnavailable:
-                    leases, look_again_s = [], None
-                if leases and self._is_closed:
-                    self._in_background(self._leases.withdraw(leases))
-                elif leases:
-                    return leases
-                await channel.wait_beyond(num_told, at_most_s=POLL_S if look_again_s is None else look_again_s)
-        raise BrokerClosed
+        leases: Sequence[Lease] = ()
+        try:
+            async with self._wakeups.listening(self._keys.jobs) as channel:
+                while not self._is_closed and not leases:
+                    num_told = channel.num_told
+                    look_again_s: float | None = None
+                    with contextlib.suppress(BrokerUnavailable):
+                        leases, look_again_s = await self._leases.take(runner_id, room)
+                    if not leases:
+                        await channel.wait_beyond(num_told, at_most_s=POLL_S if look_again_s is None else look_again_s)
+            if self._is_closed:
+                raise BrokerClosed
+        except BaseException:  # it may be cancelled in its last step too, when nobody else knows of what it took
+            if leases:
+                self._in_background(self._leases.withdraw(leases))
+            raise
+        return leases
 
     async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
         self._leases.find(lease)

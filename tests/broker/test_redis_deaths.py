@@ -225,6 +225,34 @@ async def test_take_back_from_a_silent_runner(
     await gone.aclose()
 
 
+async def test_a_take_that_is_cancelled_in_its_last_step(
+    of: BrokerSettings, survivor: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has its leases, and only takes its leave of the messages yet."""
+    taker, leaving = RedisBroker(of), asyncio.Event()
+    send = taker._wakeups._send
+
+    async def send_late(command: str, key: bytes) -> None:
+        if command == "unsubscribe":
+            leaving.set()
+            await asyncio.sleep(SOON_S)
+        await send(command, key)
+
+    monkeypatch.setattr(taker._wakeups, "_send", send_late)
+    await survivor.submit(job("resp_a"))
+    taking = asyncio.create_task(taker.take("r1", room=1))
+    await asyncio.wait_for(leaving.wait(), SOON_S)
+    assert taker._leases._own
+    taking.cancel()
+    await asyncio.wait([taking])
+    (lease,) = await asyncio.wait_for(survivor.take("spare", room=1), SOON_S)
+    assert (lease.attempt, taker._leases._own) == (1, {})  # it does not count as an attempt
+    await survivor.publish(lease, [done(lease.job)])
+    assert types(await survivor.events("resp_a")) == ["created", "queued", "completed"]
+    await assert_nothing_is_held(of, survivor)
+    await taker.aclose()
+
+
 async def test_a_runner_that_lives_and_does_not_know_of_a_job(of: BrokerSettings, survivor: RedisBroker) -> None:
     """As after Redis was restored to an earlier time: the job goes to a runner again."""
     await survivor.submit(job("resp_a"))
