@@ -7,6 +7,7 @@ from broker.redis.images import Images
 from broker.redis.logs import Logs
 from broker.redis.owners import Owners
 from broker.redis.queue import Queue
+from broker.text_bytes import text_bytes
 from contracts.errors import BrokerUnavailable, IdempotencyConflict, IlvrError
 from contracts.jobs import Idempotency, Job
 
@@ -41,7 +42,7 @@ class Submission:
                     return known
             key = idempotency.key if idempotency is not None else ""
             try:
-                if await self._offer(job, key, max_open):
+                if await self._offer(job, idempotency, max_open):
                     return job.response_id
             except BrokerUnavailable:
                 raise  # what there is of it now is for the sweeps
@@ -53,15 +54,20 @@ class Submission:
                 raise
             if idempotency is None:
                 raise BrokerUnavailable("The broker took too long. Try again shortly.")
-            # This process was held up for so long that another one has taken the claim over.
+            # This process was held up for so long that another one has taken the claim over, or Redis was emptied.
 
-    async def _offer(self, job: Job, key: str, max_open: int | None) -> bool:
-        """Whether it could be made; not where this id was made void meanwhile."""
-        is_there, deadline_ms = await self._logs.create(job, key)
+    async def _offer(self, job: Job, idempotency: Idempotency | None, max_open: int | None) -> bool:
+        """Whether it could be made; not where this id was made void, or the claim is another's by now."""
+        is_there, deadline_ms = await self._logs.create(job, idempotency.key if idempotency is not None else "")
         if not is_there:
             return False
+        # Redis may have come back empty, without the claim, and this have been made in the new one. After this there is
+        # no such gap: what is not in the Redis in which it was created cannot be opened.
+        if idempotency is not None and await self._owners.claim(job.owner, idempotency, job.response_id) is not None:
+            await self._logs.discard(job.response_id)
+            return False
         image_ids = tuple(dict.fromkeys(image.id for image in job.images))
-        num_bytes = len(job.question.encode()) + await self._images.pin(image_ids, job.response_id)
+        num_bytes = text_bytes(job) + await self._images.pin(image_ids, job.response_id)
         position = await self._queue.admit(job, num_bytes, max_open, deadline_ms)
         if await self._logs.open(job.response_id, position):
             return True
