@@ -39,6 +39,7 @@ class Sweeper:
         self._pins_cursor = "0"
         self._orphans: dict[tuple[str, str], float] = {}
         self._kept_at: dict[str, float] = {}
+        self._walked: set[tuple[str, str]] = set()  # pins that this round has come by
         self._hurry = asyncio.Event()
 
     def at_once_in(self, seconds: float) -> None:
@@ -102,6 +103,7 @@ class Sweeper:
 
     async def _walk_images(self) -> None:
         self._pins_cursor, pins = await self._images.sweep(self._pins_cursor)
+        self._walked.update(pins)
         now_s = time.monotonic()
         for image_id, response_id in pins:
             if (await self._logs.look(response_id)).status == "open":
@@ -112,6 +114,8 @@ class Sweeper:
             elif now_s - self._orphans.setdefault((image_id, response_id), now_s) > SETTLING_S:
                 del self._orphans[image_id, response_id]
                 await self._images.unpin([image_id], response_id)
-        if self._pins_cursor == "0" and not pins:
-            self._kept_at.clear()
-            self._orphans.clear()
+        if self._pins_cursor == "0":  # a round is over: of a pin that it has not come by nothing need be known
+            pinned = {image_id for image_id, _ in self._walked}
+            self._kept_at = {image_id: at_s for image_id, at_s in self._kept_at.items() if image_id in pinned}
+            self._orphans = {pin: at_s for pin, at_s in self._orphans.items() if pin in self._walked}
+            self._walked = set()
