@@ -31,7 +31,7 @@ class EmptiedLink(Link):
         return await super().run(name, keys, *args)
 
 
-# A submission with a key has five scripts; before the first there is nothing to lose.
+# Without pictures a submission with a key has five scripts; before the first there is nothing to lose.
 @pytest.mark.parametrize("num_scripts", [1, 2, 3, 4])
 async def test_a_key_stands_for_one_response(
     num_scripts: int, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
