@@ -88,8 +88,7 @@ class RedisBroker:
             raise NotReady("The server is stopping.")
         response_id = await self._submission.submit(job, idempotency, max_open)
         if job.timeout_s is not None and response_id == job.response_id:
-            self._sweeper.at_once_in(job.timeout_s)
-            self._sweeper.at_once_in(job.timeout_s + self._limits.deadline_slack_s)
+            self._sweeper.look_in(job.timeout_s)
         return response_id
 
     async def job(self, response_id: str) -> Job:

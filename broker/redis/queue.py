@@ -151,11 +151,13 @@ class Queue:
                 for runner_id, response_id, epoch in zip(lost[::3], lost[1::3], lost[2::3], strict=True)
             ],
             _pairs(unserved),
-            [
-                (Offered(response_id.decode(), int(epoch)), bool(waits))
-                for response_id, epoch, waits in zip(overdue[::3], overdue[1::3], overdue[2::3], strict=True)
-            ],
+            _overdue(overdue),
         )
+
+    async def overdue(self) -> tuple[list[tuple[Offered, bool]], float | None]:
+        """Jobs whose time is up, with whether each waits; and in how many seconds the next one's will be, if any."""
+        next_ms, overdue = await self._run("overdue", int(self._limits.deadline_slack_s * MS))
+        return _overdue(overdue), None if next_ms < 0 else next_ms / MS
 
     async def walk(self, cursor: str) -> tuple[str, list[Held]]:
         """Some of the open jobs, and where to go on; ``0`` is the beginning. ``runner_id`` is empty if a job waits."""
@@ -187,4 +189,11 @@ def new_token() -> str:
 def _pairs(answer: Any) -> list[Offered]:
     return [
         Offered(response_id.decode(), int(epoch)) for response_id, epoch in zip(answer[::2], answer[1::2], strict=True)
+    ]
+
+
+def _overdue(answer: Any) -> list[tuple[Offered, bool]]:
+    return [
+        (Offered(response_id.decode(), int(epoch)), bool(waits))
+        for response_id, epoch, waits in zip(answer[::3], answer[1::3], answer[2::3], strict=True)
     ]

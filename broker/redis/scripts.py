@@ -47,6 +47,7 @@ COMMON = {
         "farewell",
         "held",
         "sweep",
+        "overdue",
         "walk",
     ),
     "images": ("image_reserve", "image_use", "image_forget", "image_pin", "image_unpin", "image_sweep"),

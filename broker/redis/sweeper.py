@@ -6,6 +6,7 @@ Any number of processes sweep; whatever two of them find at once happens once. O
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from broker.limits import BrokerLimits
@@ -13,7 +14,7 @@ from broker.redis.ending import NO_RUNNER, RUNNER_GONE, Ending
 from broker.redis.images import Images
 from broker.redis.logs import Logs
 from broker.redis.owners import Owners
-from broker.redis.queue import Held, Queue
+from broker.redis.queue import Held, Offered, Queue
 from contracts.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
@@ -40,22 +41,34 @@ class Sweeper:
         self._orphans: dict[tuple[str, str], float] = {}
         self._kept_at: dict[str, float] = {}
         self._walked: set[tuple[str, str]] = set()  # pins that this round has come by
-        self._hurry = asyncio.Event()
+        self._is_due = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def at_once_in(self, seconds: float) -> None:
-        """Something is due then, and should not wait for the next turn."""
-        asyncio.get_running_loop().call_later(seconds + 0.002, self._hurry.set)
+    def look_in(self, seconds: float) -> None:
+        """A deadline may be up then, and should not wait for the next sweep. Only the earliest is waited for; when it
+        has come, Redis says which is the next one of a job that is still open."""
+        loop = asyncio.get_running_loop()
+        due_at = loop.time() + seconds + 0.002
+        if self._timer is None or due_at < self._timer.when():
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(due_at, self._ring)
 
     async def run(self) -> None:
         """Until cancelled."""
+        loop = asyncio.get_running_loop()
+        sweep_at = loop.time() + self._interval_s
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._interval_s):
-                    await self._hurry.wait()
-            is_hurry = self._hurry.is_set()
-            self._hurry.clear()
+                async with asyncio.timeout_at(sweep_at):
+                    await self._is_due.wait()
             try:
-                await self.sweep(is_hurry=is_hurry)
+                if self._is_due.is_set():
+                    self._is_due.clear()
+                    await self._end_overdue()
+                if loop.time() >= sweep_at:
+                    sweep_at = loop.time() + self._interval_s
+                    await self.sweep()
             except BrokerUnavailable:
                 continue  # the link has said so
             except Exception:
@@ -72,10 +85,24 @@ class Sweeper:
             await self._ending.take_back(held, RUNNER_GONE)
         for offered in found.unserved:
             await self._ending.fail(offered.response_id, NO_RUNNER, epoch=offered.epoch)
-        for offered, waits in found.overdue:
-            await self._ending.fail_overdue(offered.response_id, epoch=offered.epoch if waits else None)
+        await self._fail_overdue(found.overdue)
         await self._walk_jobs()
         await self._walk_images()
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._is_due.set()
+
+    async def _end_overdue(self) -> None:
+        """Raises ``BrokerUnavailable``; then the sweeps that follow do it."""
+        overdue, next_in_s = await self._queue.overdue()
+        if next_in_s is not None:
+            self.look_in(next_in_s)
+        await self._fail_overdue(overdue)
+
+    async def _fail_overdue(self, overdue: Sequence[tuple[Offered, bool]]) -> None:
+        for offered, waits in overdue:
+            await self._ending.fail_overdue(offered.response_id, epoch=offered.epoch if waits else None)
 
     async def _walk_jobs(self) -> None:
         """Mend what was left half done, and keep alive what is open."""

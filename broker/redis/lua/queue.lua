@@ -153,3 +153,33 @@ end
 local function hear(runner)
   redis.call('ZADD', key.heard, now_ms(), runner)
 end
+
+-- Id, epoch and whether it waits of each job whose time is up, as many as one caller is to end; and when the next one's
+-- will be. A job that runs has some slack, so that its runner can end it.
+local function overdue_at(now, slack)
+  local MAX = 200
+  local overdue, next_at = {}, nil
+  local listed = redis.call('ZRANGE', key.deadlines, '-inf', string.format('%d', now), 'BYSCORE', 'WITHSCORES')
+  for index = 1, #listed, 2 do
+    local id = listed[index]
+    local record = record_of(id)
+    if not record then
+      redis.call('ZREM', key.deadlines, id)
+    elseif record.m or listed[index + 1] + slack <= now then
+      overdue[#overdue + 1] = id
+      overdue[#overdue + 1] = record.ep
+      overdue[#overdue + 1] = record.m and 1 or 0
+      if #overdue >= 3 * MAX then
+        return overdue, now -- there may be more
+      end
+    else
+      next_at = next_at or listed[index + 1] + slack
+    end
+  end
+  local later = redis.call('ZRANGE', key.deadlines, string.format('(%d', now), '+inf', 'BYSCORE', 'LIMIT', 0, 1,
+    'WITHSCORES')
+  if later[2] then
+    next_at = math.min(next_at or later[2], later[2])
+  end
+  return overdue, next_at
+end

@@ -26,7 +26,7 @@ if not is_early then
 end
 local watched_since = #sweeps == MIN_SWEEPS and sweeps[1] or 0
 
-local lost, unserved, overdue = {}, {}, {}
+local lost, unserved = {}, {}
 local silent = {}
 local is_any_silent = false
 local limit = math.max(math.min(now - ARGV[3], watched_since), 0) -- who said farewell was heard at 0
@@ -70,19 +70,7 @@ if load_number('ready_at') < math.min(now - grace, watched_since) then
   end
 end
 
-for _, id in ipairs(redis.call('ZRANGE', key.deadlines, '-inf', string.format('%d', now), 'BYSCORE')) do
-  local record = record_of(id)
-  if not record then
-    redis.call('ZREM', key.deadlines, id)
-  elseif record.m or tonumber(redis.call('ZSCORE', key.deadlines, id)) + ARGV[5] <= now then
-    overdue[#overdue + 1] = id
-    overdue[#overdue + 1] = record.ep
-    overdue[#overdue + 1] = record.m and 1 or 0
-    if #overdue >= 3 * MAX then
-      break
-    end
-  end
-end
+local overdue = overdue_at(now, ARGV[5])
 
 if redis.call('ZCARD', key.waiting) == 0 and redis.call('EXISTS', key.jobs) == 1 then
   drop_surplus(MAX)
