@@ -3,4 +3,6 @@ if not is_known() then
   return false
 end
 local found = get('n', 'closed')
-return {found[1], found[2] or '', redis.call('XRANGE', events, (ARGV[1] + 1) .. '-0', '+', 'COUNT', ARGV[2])}
+-- Any integer may come; one with an exponent, which is what Lua makes of 1e14, or beyond 64 bits is no id.
+local first = string.format('%.0f-0', math.min(ARGV[1] + 1, 2 ^ 53))
+return {found[1], found[2] or '', redis.call('XRANGE', events, first, '+', 'COUNT', ARGV[2])}
