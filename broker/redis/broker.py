@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 
-from broker.log import check_events
+from broker.log import TERMINAL_TYPES, check_events
 from broker.redis.ending import GIVEN_BACK, Ending
 from broker.redis.images import Images
 from broker.redis.keys import Keys
@@ -95,7 +95,11 @@ class RedisBroker:
         return await self._logs.job(response_id)
 
     async def events(self, response_id: str) -> Sequence[Event]:
-        return tuple([event async for event in self._logs.pages(response_id)])
+        events = tuple([event async for event in self._logs.pages(response_id)])
+        # A log without its beginning tells the answer only if it has its end.
+        if events and events[-1].sequence_number >= len(events) and not isinstance(events[-1], TERMINAL_TYPES):
+            raise BrokerUnavailable(LOST)
+        return events
 
     async def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
         # Who follows has just submitted or asked, so it was there a moment ago.
@@ -114,12 +118,13 @@ class RedisBroker:
                     if num_seen:  # a Redis that has forgotten everything; or the reader took longer than it is kept
                         raise BrokerUnavailable(LOST) from None
                     raise
-                if num_events < num_seen:
+                # Fewer than there were; or its beginning was trimmed, and with it what is wanted.
+                if num_events < num_seen or (position < num_events and not _begins_at(page, position)):
                     raise BrokerUnavailable(LOST)
                 num_seen, reached_at = num_events, time.monotonic()
                 for event in page:
                     yield event
-                position += len(page)
+                position += len(page)  # an entry goes only with all before it
                 if position < num_events:
                     continue
                 if is_over:
@@ -230,3 +235,7 @@ class RedisBroker:
         task = asyncio.create_task(do())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _begins_at(page: Sequence[Event], position: int) -> bool:
+    return bool(page) and page[0].sequence_number == position

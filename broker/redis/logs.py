@@ -217,9 +217,9 @@ class Logs:
             events, _, _ = await self.page(response_id, position)
             for event in events:
                 yield event
-            position += len(events)
             if len(events) < PAGE:
                 return
+            position = events[-1].sequence_number + 1  # the beginning of a long log may be trimmed
 
     async def _run(self, name: str, response_id: str, *args: Any) -> Any:
         if not is_key_part(response_id):
