@@ -19,6 +19,7 @@ ENGINE_LOST_STATUS = 3
 ORPHANS_S = 5.0
 SLOW_S = 0.1
 HALF_OPEN_S = 3.0
+HELD_S = 2.0
 NUM_SUBMISSIONS = 20
 NUM_HOPPING, HOPS_AFTER = 20, 3
 
@@ -103,7 +104,10 @@ async def terminate_runner(world: World) -> None:
     """As a supervisor does before it replaces it."""
     runner = world.fleet.runners[0]
     below = runner.below()
-    runner.send(signal.SIGTERM)
+    with world.hold_engine(runner):
+        await asyncio.sleep(HELD_S / 2)
+        runner.send(signal.SIGTERM)
+        await asyncio.sleep(HELD_S / 2)
     assert await runner.until_ended() == 0, runner.output()
     await _until_none(below)
     await world.fleet.restart(runner)

@@ -5,6 +5,7 @@ import io
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,7 @@ def scripted_world(fleet: Fleet) -> World:
         pace=PACE,
         make=scripted_request,
         kill_engine=_kill_scripted_engine,
+        hold_engine=lambda _: nullcontext(),
         runs=lambda: read_runs(fleet.folder.glob("runs-*.txt")),
     )
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import base64
+import contextlib
 import io
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import httpx
 import pytest
@@ -68,6 +69,18 @@ def kill_engine(runner: Process) -> None:
     os.kill(breaks.engine_process(runner), signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def hold_engine(runner: Process) -> Iterator[None]:
+    """SIGSTOP, as a step that takes long."""
+    engine = breaks.engine_process(runner)
+    os.kill(engine, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # the runner has ended it
+            os.kill(engine, signal.SIGCONT)
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     """Right answers are what each maze got when nothing was broken, if that solves it."""
@@ -79,7 +92,15 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             picture, answer = known[number % len(known)]
             return Request(number, body(number, picture), answer)
 
-        yield World(model="maze-tiny", fleet=fleet, pace=PACE, make=make, kill_engine=kill_engine, runs=dict)
+        yield World(
+            model="maze-tiny",
+            fleet=fleet,
+            pace=PACE,
+            make=make,
+            kill_engine=kill_engine,
+            hold_engine=hold_engine,
+            runs=dict,
+        )
 
 
 async def right_answers(fleet: Fleet) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from tests.faults.crowd import Crowd
@@ -32,13 +33,18 @@ class Pace:
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """``make`` is a request with its right answer; ``runs`` what engines say that they began, if they do."""
+    """``make`` is a request with its right answer; ``runs`` what engines say that they began, if they do.
+
+    hold_engine: while the block runs no answer of this runner goes on, where answers are so short that else none would
+    be left to hand back.
+    """
 
     model: str
     fleet: Fleet
     pace: Pace
     make: Callable[[int], Request]
     kill_engine: Callable[[Process], None]
+    hold_engine: Callable[[Process], AbstractContextManager[None]]
     runs: Callable[[], dict[int, set[str]]]
 
     def crowd(self) -> Crowd:
