@@ -11,7 +11,7 @@ from contracts.errors import IdempotencyConflict, Overloaded, RateLimited, Respo
 from contracts.jobs import Idempotency, RateLimit
 from tests.broker.contract_base import LIMITS, SOON_S, ContractBase, MakeBroker
 from tests.broker.contract_endings import take_all
-from tests.broker.samples import done, image, job
+from tests.broker.samples import done, image, job, status, types
 
 
 def key(name: str, body: str) -> Idempotency:
@@ -28,6 +28,19 @@ class AdmissionContract(ContractBase):
             await broker.job("resp_over")
         assert len(await broker.take("r1", room=9)) == LIMITS.max_waiting
         await broker.submit(job("resp_after"))
+
+    async def test_the_room_of_a_runner_that_is_not_ready_does_not_count(self, roomy: Broker) -> None:
+        for runner_id in ("r1", "r2"):
+            await roomy.heartbeat(status(runner_id))
+        await self.leased(roomy, "resp_1", "r1")
+        await roomy.submit(job("resp_2"))
+        await roomy.take("r2", room=4)
+        await roomy.submit(job("resp_3"))
+        assert types(await roomy.events("resp_3")) == ["created"]  # r2 has room for it
+        await roomy.heartbeat(status("r2", is_ready=False))
+        await roomy.submit(job("resp_4"))
+        assert types(await roomy.events("resp_4")) == ["created", "queued"]
+        await take_all(roomy, "r1", 2)
 
     async def test_who_fills_the_queue_does_not_shut_out_others(self, make_broker: MakeBroker) -> None:
         broker = await make_broker(BrokerLimits(max_waiting=16, max_waiting_bytes=1000))

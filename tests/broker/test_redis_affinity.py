@@ -8,7 +8,7 @@ import pytest
 from broker.redis.broker import RedisBroker
 from tests.broker.redis_brokers import settings
 from tests.broker.redis_server import RedisServer
-from tests.broker.samples import done, image, job
+from tests.broker.samples import done, image, job, status
 
 MOMENT_S = 0.3
 
@@ -31,3 +31,20 @@ async def test_another_runner_takes_it_only_where_that_is_off(
         assert lease.job.response_id == "resp_b"
         other.cancel()
         await asyncio.wait([other])
+
+
+async def test_what_is_kept_for_a_runner_that_stops_is_anybodys_at_once(redis_server: RedisServer) -> None:
+    broker = RedisBroker(settings(redis_server, redis_affinity_s=10.0))
+    picture = image(b"seen")
+    await broker.put_image(picture)
+    await broker.submit(job("resp_a", images=(picture.ref,)))
+    await broker.take("knows", room=2)  # and has room for one more
+    await broker.submit(job("resp_b", images=(picture.ref,)))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(broker.take("other", room=1), 0.3)
+    taking = asyncio.create_task(broker.take("other", room=1))
+    await asyncio.sleep(0.1)
+    await broker.heartbeat(status("knows", is_ready=False))
+    (lease,) = await asyncio.wait_for(taking, 2.0)
+    assert lease.job.response_id == "resp_b"
+    await broker.aclose()
