@@ -78,7 +78,8 @@ class Publisher:
             except BrokerUnavailable as error:
                 if self._given_up.is_set():
                     raise
-                log.warning("response %s: %s Trying again.", self._lease.job.response_id, error)
+                if pause_s == FIRST_PAUSE_S:  # not each time
+                    log.warning("response %s: %s Trying again.", self._lease.job.response_id, error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._given_up.wait(), pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -161,7 +161,7 @@ class TestBrokerAway:
         await asyncio.gather(publisher.publish([ENDED]), come_back())
         await publisher.publish([DONE])
         assert broker.log == [STARTED, ENDED, DONE]
-        assert len(caplog.records) == 3
+        assert len(caplog.records) == 1  # not one of each try
 
     @pytest.mark.parametrize("is_heard", [True, False])
     async def test_a_call_that_is_cancelled_loses_nothing(
