@@ -1,8 +1,11 @@
-"""A gateway with the embedded broker and a scripted runner, as a process of its own: ``python -m tests.soak.server``.
+"""A gateway with a scripted runner, as a process of its own: ``python -m tests.soak.server [REDIS_URL]``.
+
+The broker is the embedded one, or that on Redis: the same object for both sides, so that what either keeps would show.
 
 Everything that is kept for a while has a small bound, so that all of them are reached soon and memory can be flat.
 """
 
+import sys
 from collections import deque
 from typing import Any
 
@@ -12,6 +15,8 @@ from prometheus_client import CollectorRegistry
 
 from broker.embedded import EmbeddedBroker
 from broker.limits import BrokerLimits
+from broker.redis.broker import RedisBroker
+from broker.settings import BrokerSettings
 from contracts.responses import LatentStep, Step, TextStep
 from service.app import create_app
 from service.settings import ServiceSettings
@@ -38,8 +43,14 @@ class Server(uvicorn.Server):
         print(self.servers[0].sockets[0].getsockname()[1], flush=True)
 
 
-async def main() -> None:
-    broker = EmbeddedBroker(LIMITS)
+def on_redis(url: str) -> RedisBroker:
+    return RedisBroker(
+        BrokerSettings(redis_url=url, max_waiting=LIMITS.max_waiting, max_image_bytes=LIMITS.max_image_bytes)
+    )
+
+
+async def main(redis_url: str = "") -> None:
+    broker = on_redis(redis_url) if redis_url else EmbeddedBroker(LIMITS)
     runner = ScriptedRunner(broker, room=ROOM)
     runner.steps, runner.delay_s = STEPS, DELAY_S
     runner.jobs = deque(maxlen=1)  # else the double itself grows by every question
@@ -54,4 +65,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(main(*sys.argv[1:]))

@@ -6,13 +6,14 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from tests.broker.redis_server import RedisServer
 from tests.soak.load import Load
 from tests.soak.server import CAPACITY
 
@@ -25,8 +26,8 @@ MAX_GROWTH_MIB = 4.0  # of the median of the last quarter of the time over that 
 
 
 @contextmanager
-def server() -> Iterator[tuple[psutil.Process, str]]:
-    command = [sys.executable, "-m", "tests.soak.server"]
+def server(*arguments: str) -> Iterator[tuple[psutil.Process, str]]:
+    command = [sys.executable, "-m", "tests.soak.server", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env={**os.environ}, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -37,9 +38,12 @@ def server() -> Iterator[tuple[psutil.Process, str]]:
 
 
 @pytest.mark.parametrize("seconds", [20, pytest.param(600, marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
-async def test_memory_is_flat_at_twice_the_capacity(seconds: int) -> None:
+@pytest.mark.parametrize("broker", ["embedded", "redis"])
+async def test_memory_is_flat_at_twice_the_capacity(broker: str, seconds: int, tmp_path: Path) -> None:
     rss_mib: list[float] = []
-    with server() as (process, url):
+    with ExitStack() as stack:
+        arguments = [stack.enter_context(RedisServer(tmp_path)).url] if broker == "redis" else []
+        process, url = stack.enter_context(server(*arguments))
         async with httpx.AsyncClient(base_url=url, timeout=60, limits=LIMITS) as client:
             load = Load(client, per_s=2 * CAPACITY)
             running = asyncio.create_task(load.run(seconds))
@@ -52,7 +56,7 @@ async def test_memory_is_flat_at_twice_the_capacity(seconds: int) -> None:
     quarter = max(len(rss_mib) // 4, 1)
     first, last = statistics.median(warm[:quarter]), statistics.median(warm[-quarter:])
     print(
-        f"{seconds} s at {2 * CAPACITY:.0f} requests a second; seen by clients: {dict(load.outcomes)}; "
+        f"{broker}, {seconds} s at {2 * CAPACITY:.0f} requests a second; seen by clients: {dict(load.outcomes)}; "
         f"the slowest answer took {load.slowest_s:.1f} s"
     )
     print(f"RSS in MiB: at the start {rss_mib[0]:.1f}, then {first:.1f} and {last:.1f}, at most {max(rss_mib):.1f}")
