@@ -1,5 +1,5 @@
 # Everything a contributor types. Each target works on a fresh machine by itself; `make setup` is instant the second time.
-.PHONY: run setup test test-slow test-faults test-kernels test-v2 test-gpu bench-gpu report-kernels check lock deploy-tools topology images clean
+.PHONY: run setup test test-slow test-faults test-kernels test-v2 test-gpu bench-gpu loadtest report-kernels check lock deploy-tools topology images clean
 .DEFAULT_GOAL := run
 
 PYTHON := .venv/bin/python
@@ -55,6 +55,9 @@ test-v2: $(KERNELS_STAMP)  ## vLLM's Model Runner V2 on a CPU, Triton interprete
 # tried are shown, and are no errors.
 test-gpu:             ## on a GPU: graphs and compiled kernels give the recorded tokens; skips without one
 	$(GPU_PYTHON) -m pytest tests/model_runner/kernels/test_parity.py tests/gpu -m gpu -W default $(ARGS)
+
+loadtest: setup       ## load on a server, five minutes: ARGS="--host URL", else on one of its own; ARGS=--help says more
+	$(PYTHON) -m loadtests $(ARGS)
 
 bench-gpu:            ## on a GPU: ms per text and latent step, eager and with graphs; skips without one
 	$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)

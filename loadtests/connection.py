@@ -1,7 +1,7 @@
 """One request on a connection of its own, as from somebody who was not here before.
 
-Standard library; under locust its sockets are gevent's, so that one that waits holds up nobody. A pool would hold up who
-comes when it is empty, which is what an open loop must not do.
+Standard library; under locust its sockets are gevent's, so that one that waits holds up nobody. A pool would hold up
+who comes when it is empty, which is what an open loop must not do.
 """
 
 import http.client

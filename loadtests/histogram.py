@@ -32,7 +32,7 @@ class Histogram:
         self.max_s = max(self.max_s, other.max_s)
 
     def quantile(self, share: float) -> float:
-        """The upper edge of the bucket that holds it, but no more than the longest. Raises ``ValueError``: it is empty."""
+        """The upper edge of the bucket that holds it, at most the longest. Raises ``ValueError``: it is empty."""
         if not self.buckets:
             raise ValueError("no time was measured")
         rank = max(math.ceil(share * self.count), 1)

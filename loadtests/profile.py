@@ -1,4 +1,4 @@
-"""What a load consists of. A profile is a TOML file in ``loadtests/profiles/``; the options of the command change it."""
+"""What a load consists of. A profile is a TOML file in ``loadtests/profiles/``; options of the command change it."""
 
 import dataclasses
 import tomllib
