@@ -64,6 +64,7 @@ async def submit(
         model=model,
         question=request.question,
         images=tuple(await store_images(gateway, body, caller.owner)),
+        history=body.history,
         sampling=_sampling(request),
         latent_mode=(request.latent and request.latent.mode) or "on",
         metadata=request.metadata or {},

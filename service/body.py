@@ -11,6 +11,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from contracts.errors import InvalidRequest, MalformedBody, Overloaded
+from contracts.jobs import Turn
 from service.schemas import ReasonRequest, parse_fields, parse_json
 
 log = logging.getLogger(__name__)
@@ -25,12 +26,14 @@ REPEATED_FIELDS = frozenset({"stop"})
 class ReasonBody:
     """``uploads`` are the file parts of a form; a form has no ``request.images``.
 
+    history: what was said before, where the request says it itself; its images come first in ``request.images``.
     image_params: what the caller knows each of ``request.images`` by, where that is not its place in ``images``.
     """
 
     request: ReasonRequest
     uploads: tuple[bytes, ...] = ()
     image_params: tuple[str, ...] = ()
+    history: tuple[Turn, ...] = ()
 
 
 async def read_reason_body(request: Request, max_images: int) -> ReasonBody:

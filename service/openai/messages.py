@@ -6,26 +6,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.errors import InvalidRequest
+from contracts.jobs import Role, Turn
 from service.openai.schemas import Message
 from service.schemas import Base64Image, ImageInput, RefImage, UrlImage
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+ROLES: dict[str, Role] = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 STORED = re.compile(r"img_[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """``image_params`` names the field of each image."""
+    """``images`` are those of all turns, the question's last; ``image_params`` names the field of each."""
 
     question: str
+    history: tuple[Turn, ...]
     images: tuple[ImageInput, ...]
     image_params: tuple[str, ...]
 
 
 def read_messages(messages: Sequence[tuple[str, Message]], max_chars: int) -> Conversation:
     """Each with the field that it stands in. Raises ``InvalidRequest``."""
-    texts: list[str] = []
+    turns: list[Turn] = []
     images: list[ImageInput] = []
     params: list[str] = []
     for param, message in messages:
@@ -34,7 +36,7 @@ def read_messages(messages: Sequence[tuple[str, Message]], max_chars: int) -> Co
                 f"{param}.role: {message.role!r} is not known here; system, user and assistant are.",
                 param=f"{param}.role",
             )
-        text = ""
+        text, num_images_before = "", len(images)
         for part_param, part in _parts(message.content, f"{param}.content"):
             if isinstance(part, str):
                 text += part
@@ -43,17 +45,18 @@ def read_messages(messages: Sequence[tuple[str, Message]], max_chars: int) -> Co
             else:
                 images.append(part)
                 params.append(part_param)
-        texts.append(text)
+        turns.append(Turn(role=ROLES[message.role], text=text, num_images=len(images) - num_images_before))
     last, message = messages[-1]
     if message.role != "user":
         raise InvalidRequest(f"{last}.role: the last message must be a user's.", param=f"{last}.role")
-    if not texts[-1]:
+    *history, asked = turns
+    if not asked.text:
         raise InvalidRequest(f"{last}.content: there is no text in it.", param=f"{last}.content")
-    num_chars = sum(map(len, texts))
+    num_chars = sum(len(turn.text) for turn in turns)
     if num_chars > max_chars:
         field = last.partition(".")[0]
         raise InvalidRequest(f"{field}: {num_chars} characters, at most {max_chars} are allowed.", param=field)
-    return Conversation(texts[-1], tuple(images), tuple(params))
+    return Conversation(asked.text, tuple(history), tuple(images), tuple(params))
 
 
 def _parts(content: Any, param: str) -> Iterator[tuple[str, str | ImageInput]]:

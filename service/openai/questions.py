@@ -1,11 +1,11 @@
 """From a chat request to the questions that it asks: one for each choice."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi import Request
 
-from contracts.errors import InvalidRequest, MalformedBody, NotSupportedYet
+from contracts.errors import InvalidRequest, MalformedBody
 from contracts.jobs import Job
 from service.body import ReasonBody, media_type
 from service.openai.messages import read_messages
@@ -38,7 +38,7 @@ class Chat:
                 "images": [RefImage(type="ref", id=image.id) for image in first.images],
             }
         )
-        return ReasonBody(request, image_params=self.body.image_params)
+        return replace(self.body, request=request)
 
 
 async def read_chat(request: Request, settings: ServiceSettings) -> Chat:
@@ -58,9 +58,6 @@ def question_of(
     settings: ServiceSettings,
 ) -> ReasonBody:
     """Raises ``InvalidRequest``."""
-    if len(messages) > 1:
-        param = messages[0][0].partition(".")[0]
-        raise NotSupportedYet(f"{param}: only one message is supported yet, a user's.", param=param)
     conversation = read_messages(messages, settings.question_max_chars)
     same = ("model", "temperature", "top_p", "top_k", "repetition_penalty", "seed", "stop", "metadata")
     question = ReasonRequest.model_validate(
@@ -72,7 +69,7 @@ def question_of(
             **{name: getattr(asked, name) for name in same},
         }
     )
-    return ReasonBody(question, image_params=conversation.image_params)
+    return ReasonBody(question, image_params=conversation.image_params, history=conversation.history)
 
 
 def check_json(request: Request) -> None:

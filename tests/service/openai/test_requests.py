@@ -9,7 +9,7 @@ import httpx
 import pytest
 from openai import AsyncOpenAI, UnprocessableEntityError
 
-from contracts.jobs import Sampling
+from contracts.jobs import Sampling, Turn
 from service.openai.schemas import REFUSED
 from tests.scripted_runner import MODEL, ScriptedRunner
 from tests.service.helpers import check_error, picture
@@ -215,19 +215,45 @@ async def test_a_bad_field_is_named(
     assert runner.jobs == []
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "param"),
-    [
-        (PATH, {"messages": [{"role": "system", "content": "Be brief."}, USER]}, "messages"),
-        (PATH, {"messages": [USER, {"role": "assistant", "content": "Up."}, USER]}, "messages"),
-        ("/v1/responses", {"input": [USER, USER]}, "input"),
-        ("/v1/responses", {"input": "?", "instructions": "Be brief."}, "instructions"),
-    ],
-)
-async def test_more_than_one_message_is_for_later(
-    path: str, body: Any, param: str, client: httpx.AsyncClient, runner: ScriptedRunner
-) -> None:
-    check_error(await client.post(path, json=body), 422, "not_supported_yet", param)
+async def test_messages_before_the_question_are_its_history(openai: AsyncOpenAI, runner: ScriptedRunner) -> None:
+    first = asking(image(data_url(picture(3, 9))), image(data_url(picture(5, 7))))
+    messages: list[Any] = [
+        {"role": "developer", "content": "Be "},
+        *first,
+        {"role": "assistant", "content": "RRDD"},
+        {"role": "user", "content": [{"type": "text", "text": "And "}, image(data_url(picture(6, 6)))]},
+    ]
+    await openai.chat.completions.create(model=MODEL, messages=messages, n=2, temperature=1)
+    for job in runner.jobs:
+        assert job.history == (
+            Turn(role="system", text="Be "),
+            Turn(role="user", text="Which way?", num_images=2),
+            Turn(role="assistant", text="RRDD"),
+        )
+        assert job.question == "And "
+        assert [(kept.width, kept.height) for kept in job.images] == [(3, 9), (5, 7), (6, 6)]
+    assert len(runner.jobs) == 2
+
+
+async def test_of_responses_as_well(openai: AsyncOpenAI, runner: ScriptedRunner) -> None:
+    said: list[Any] = [
+        {"role": "user", "content": "One?"},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Up.", "annotations": []}],
+        },
+        {"role": "user", "content": "Two?"},
+    ]
+    await openai.responses.create(model=MODEL, input=said, instructions="Be brief.")
+    (job,) = runner.jobs
+    assert [(turn.role, turn.text) for turn in job.history] == [
+        ("system", "Be brief."),
+        ("user", "One?"),
+        ("assistant", "Up."),
+    ]
+    assert job.question == "Two?"
 
 
 async def test_only_json_is_read(client: httpx.AsyncClient, runner: ScriptedRunner) -> None:
