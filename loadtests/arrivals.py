@@ -1,5 +1,6 @@
 """When requests are due: a pure function of the profile, so that processes can share the work without talking."""
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -14,12 +15,13 @@ def due_times_s(profile: Profile) -> Iterator[float]:
     rng = random.Random(f"arrivals:{profile.seed}")
     begins_s = 0.0
     for stage in profile.stages:
-        due_s = begins_s
-        while True:
-            due_s += rng.expovariate(stage.level) if profile.arrivals == "poisson" else 1 / stage.level
-            if due_s >= begins_s + stage.seconds:
+        since_s = 0.0
+        for number in itertools.count(1):
+            is_even = profile.arrivals == "even"
+            since_s = number / stage.level if is_even else since_s + rng.expovariate(stage.level)
+            if since_s >= stage.seconds:
                 break
-            yield due_s
+            yield begins_s + since_s
         begins_s += stage.seconds
 
 

@@ -22,8 +22,8 @@ def page(results: Mapping[str, Any], verdicts: Sequence[Verdict]) -> str:
     profile = "\n".join(f"{name} = {value}" for name, value in results["profile"].items())
     parts = [
         f"<p>{escape(results['host'])}, {escape(results['began_at'])}: {load['num_begun']} of {load['num_due']}"
-        f" requests that were due were begun in {load['duration_s']:g} s; {load['repeated_picture_share']:.0%} with a repeated"
-        " picture. Times are from when a request was due.</p>",
+        f" requests that were due were begun in {load['duration_s']:g} s;"
+        f" {load['repeated_picture_share']:.0%} with a repeated picture. Times are from when a request was due.</p>",
         "<h2>Objectives</h2>",
         _table(("number", "objective", "is", ""), [_verdict(verdict) for verdict in verdicts]),
         "<h2>Requests</h2>",

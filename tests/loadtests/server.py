@@ -7,11 +7,13 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from broker.embedded import EmbeddedBroker
+from broker.limits import BrokerLimits
 from service.app import create_app
 from service.settings import ServiceSettings
 from service.write_timeout import DroppableProtocol
 from tests.scripted_runner import ScriptedRunner
 
+ROOM, MAX_WAITING = 16, 32
 DELAY_S = 0.03  # before each of the 14 events of an answer
 
 
@@ -22,8 +24,8 @@ class Server(uvicorn.Server):
 
 
 async def main() -> None:
-    broker = EmbeddedBroker()
-    runner = ScriptedRunner(broker, room=16)
+    broker = EmbeddedBroker(BrokerLimits(max_waiting=MAX_WAITING))
+    runner = ScriptedRunner(broker, room=ROOM)
     runner.delay_s = DELAY_S
     await runner.start()
     app = create_app(broker, ServiceSettings(disconnect_grace_s=0.3), CollectorRegistry())
