@@ -26,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 DEFAULT_HOST = "http://127.0.0.1:8000"
 # Beyond what requests have to end in, for locust itself.
 STOP_SLACK_S = 5
+INTERRUPTED = 130
 DESCRIPTION = """\
 Put a load on a server and check what came of it. Without --host it starts `ilvr serve` with the embedded model on a
 free port, and stops it afterwards; --host alone means http://127.0.0.1:8000. A key is taken from ILVR_API_KEY.
@@ -100,6 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, RuntimeError) as error:
         print(f"loadtests: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
     verdicts = judge(objectives, results)
     (args.out / "results.json").write_text(json.dumps(results, indent=1))
     write_csv(results, args.out)
