@@ -9,14 +9,6 @@ import pytest
 
 from tests.servers import ROOT
 
-# The command without its entry point, which in the CPU build of vLLM looks for its version under another name.
-COMMAND = """
-import argparse
-from vllm.benchmarks.serve import add_cli_args, main
-parser = argparse.ArgumentParser()
-add_cli_args(parser)
-main(parser.parse_args())
-"""
 NUM_PROMPTS = 8
 PICTURE = ["--random-mm-base-items-per-request", "1", "--random-mm-bucket-config", "{(64, 64, 1): 1.0}"]
 DATASETS = {"random": [], "random-mm": PICTURE}
@@ -30,7 +22,7 @@ def test_it_measures_text_and_pictures(dataset, maze_server, tmp_path):
     what = ["--model", "maze-tiny", "--tokenizer", "models/maze-tiny", "--dataset-name", dataset]
     out = ["--save-result", "--result-dir", str(tmp_path), "--result-filename", "result.json"]
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *where, *what, *sizes, *out],
+        [sys.executable, "-m", "loadtests.vllm_bench", *where, *what, *sizes, *out],
         cwd=ROOT,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
