@@ -15,6 +15,13 @@ from loadtests.recorder import LATENT_BLOCK, TEXT_GAP, TIME_TO_ANSWER, TIME_TO_F
 from tests.broker.redis_server import free_port
 from tests.servers import ROOT
 
+# Without bounds on time that a machine with other work breaks.
+OBJECTIVES = """
+"load.begun_share" = { at_least = 1 }
+"requests.failed_share" = { at_most = 0 }
+"metrics.time_to_first_step.p99_s" = { at_most = 30 }
+"afterwards.responses_in_flight" = { at_most = 0 }
+"""
 POLITE = ["--cancel-share", "0", "--hang-up-share", "0", "--slow-reader-share", "0"]
 
 
@@ -50,8 +57,18 @@ def load(url, out, *options):
     return finish(start(url, out, *options), out)
 
 
+def wait_for_requests(url):
+    deadline = time.monotonic() + 30
+    while "ilvr_gateway_responses_in_flight 0.0" in get_text(url, "/metrics"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_smoke_of_every_kind_and_manner(server, tmp_path):
-    status, printed, results = load(server[1], tmp_path / "out", "--rate", "8", "--seconds", "12", "--seed", "2")
+    objectives = tmp_path / "objectives.toml"
+    objectives.write_text(OBJECTIVES)
+    options = ["--rate", "8", "--seconds", "12", "--seed", "2", "--objectives", str(objectives)]
+    status, printed, results = load(server[1], tmp_path / "out", *options)
     assert status == 0, printed
     requests, num_begun = results["requests"], results["load"]["num_begun"]
     assert num_begun == results["load"]["num_due"] > 70
@@ -84,8 +101,7 @@ def test_who_was_due_while_the_server_stood_still_is_counted_as_having_waited(se
     pid, url = server
     options = ["--arrivals", "even", "--rate", "10", "--seconds", "6", "--kinds", "stream=1", *POLITE]
     process = start(url, tmp_path / "out", *options, "--processes", "2", "--master-port", str(free_port()))
-    while "ilvr_gateway_responses_in_flight 0.0" in get_text(url, "/metrics"):
-        time.sleep(0.05)
+    wait_for_requests(url)
     try:
         os.kill(pid, signal.SIGSTOP)
         time.sleep(2)
@@ -98,6 +114,37 @@ def test_who_was_due_while_the_server_stood_still_is_counted_as_having_waited(se
     assert times["max_s"] > 2
     # Twenty were due then; with their 0.42 s, more than half of them took longer than 1.3 s.
     assert next(share for seconds, share in times["distribution_s"] if seconds > 1.3) < 1 - 10 / 59
+
+
+def test_who_still_waits_at_the_end_is_counted_with_the_time_it_has_waited(server, tmp_path):
+    """By a master and a worker, started as on two machines."""
+    pid, url = server
+    (tmp_path / "short.toml").write_text(
+        'arrivals = "even"\ndrain_s = 1.0\nkinds = { stream = 1 }\nstages = [{ seconds = 2, level = 5 }]\n'
+    )
+    port = str(free_port())
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "loadtests", "--worker-of", "127.0.0.1", "--master-port", port],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    options = ["--profile", str(tmp_path / "short.toml"), "--expect-workers", "1", "--master-port", port]
+    try:
+        process = start(url, tmp_path / "out", *options)
+        wait_for_requests(url)
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(5)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+        worker_status = worker.wait(timeout=60)
+    status, printed, results = finish(process, tmp_path / "out")
+    assert (status, worker_status) == (1, 0), printed
+    requests, times = results["requests"], results["metrics"][TIME_TO_ANSWER]
+    assert requests["unfinished"] > 4
+    assert requests["answered"] + requests["unfinished"] == times["count"] == results["load"]["num_due"] == 9
+    assert times["max_s"] > 1
+    assert results["afterwards"] == {"responses_in_flight": 0, "stream_readers": 0}
 
 
 def test_a_closed_loop_in_openais_format_waits_for_its_answers(server, tmp_path):
