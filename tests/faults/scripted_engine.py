@@ -6,10 +6,11 @@ steps" makes that many long texts with a block after each.
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 from contracts.errors import EngineDead
+from contracts.jobs import Turn
 from contracts.manifest import LatentSpec
 from model_runner.attempt import Answering
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
@@ -98,7 +99,7 @@ def _pieces(question: str) -> Iterator[tuple[int, ...]]:
 
 
 class _Prompts:
-    def build(self, question: str, *, num_images: int) -> tuple[int, ...]:
+    def build(self, question: str, *, num_images: int, history: Sequence[Turn] = ()) -> tuple[int, ...]:
         return tuple(question.encode())
 
 
