@@ -18,6 +18,7 @@ from broker.limits import BrokerLimits
 from broker.log import ResponseLog
 from broker.runners import Runners
 from broker.signal import Signal
+from broker.text_bytes import text_bytes
 from contracts.broker import LeaseLost, RunnerStatus
 from contracts.errors import DeadlineExceeded, EngineDead, IlvrError, NotReady, ResponseNotFound
 from contracts.events import Created, Event, Queued, Restarted
@@ -67,7 +68,7 @@ class EmbeddedBroker:
         if idempotency is not None and (known := self._keys.find(job.owner, idempotency)) is not None:
             return known
         image_ids = [ref.id for ref in job.images]
-        num_bytes = len(job.question.encode()) + self._images.num_bytes_of(image_ids)
+        num_bytes = text_bytes(job) + self._images.num_bytes_of(image_ids)
         self._admission.check_owner(job.owner, max_open)
         self._admission.check_room(num_bytes, job.owner)
         self._admission.count_opened(job.owner)
@@ -88,6 +89,9 @@ class EmbeddedBroker:
 
     async def job(self, response_id: str) -> Job:
         return self._log(response_id).job
+
+    async def token_ids(self, response_id: str) -> tuple[int, ...] | None:
+        return self._log(response_id).token_ids
 
     async def events(self, response_id: str) -> Sequence[Event]:
         return tuple(self._log(response_id).events)
@@ -129,11 +133,18 @@ class EmbeddedBroker:
         self._runners.hear(runner_id)
         return [self._lease(log, runner_id) for log in logs]
 
-    async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
+    async def publish(
+        self,
+        lease: Lease,
+        events: Sequence[Event],
+        *,
+        num_before: int | None = None,
+        token_ids: Sequence[int] | None = None,
+    ) -> None:
         log = self._leased(lease)
         new = events if num_before is None else events[max(log.num_of_lease - num_before, 0) :]
         if new:
-            self._append(log, new)
+            self._append(log, new, token_ids)
             log.num_of_lease += len(new)
 
     async def give_back(self, lease: Lease, *, is_lost: bool = False) -> None:
@@ -249,9 +260,11 @@ class EmbeddedBroker:
     def _end_failed(self, log: ResponseLog, error: IlvrError) -> None:
         self._append(log, [failed(log.job, log.events, error, total_ms=self._age_ms(log))])
 
-    def _append(self, log: ResponseLog, events: Sequence[Event]) -> None:
+    def _append(self, log: ResponseLog, events: Sequence[Event], token_ids: Sequence[int] | None = None) -> None:
         log.append(events)
         if log.is_closed:
+            if token_ids is not None:
+                log.keep_tokens(token_ids)
             if log.timer is not None:
                 log.timer.cancel()
             del self._open[log.job.response_id]

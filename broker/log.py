@@ -7,6 +7,7 @@ from typing import get_args
 import msgspec
 
 from broker.signal import Signal
+from broker.text_bytes import TOKEN_BYTES, text_bytes
 from contracts.events import Event, StepDelta, Terminal, encode_event
 from contracts.jobs import Job
 
@@ -30,7 +31,8 @@ class ResponseLog:
     num_given_back: attempts that ended because their runner was about to stop.
     read_until: by reader, the time until which somebody reads this by its word.
     timer: wakes the broker at the deadline.
-    job_bytes: what waits in memory with it; the question and the images.
+    job_bytes: what waits in memory with it; the texts and the images.
+    token_ids: what was generated, once it has ended.
     """
 
     __slots__ = (
@@ -48,6 +50,7 @@ class ResponseLog:
         "runner_id",
         "submitted_at",
         "timer",
+        "token_ids",
     )
 
     def __init__(self, job: Job, submitted_at: float, job_bytes: int = 0) -> None:
@@ -56,7 +59,7 @@ class ResponseLog:
         self.deadline = submitted_at + job.timeout_s if job.timeout_s is not None else float("inf")
         self.timer: asyncio.TimerHandle | None = None
         self.events: list[Event] = []
-        self.num_bytes = len(job.question.encode())
+        self.num_bytes = text_bytes(job)
         self.job_bytes = job_bytes
         self.runner_id: str | None = None
         self.attempt = 0
@@ -64,6 +67,7 @@ class ResponseLog:
         self.num_given_back = 0
         self.is_cancel_asked = False
         self.read_until: dict[str, float] = {}
+        self.token_ids: tuple[int, ...] | None = None
         self._grown = Signal()
 
     @property
@@ -81,6 +85,10 @@ class ResponseLog:
         self.events.extend(numbered)
         self.num_bytes += sum(_num_bytes(event) for event in numbered)
         self._grown.notify()
+
+    def keep_tokens(self, token_ids: Sequence[int]) -> None:
+        self.token_ids = tuple(token_ids)
+        self.num_bytes += TOKEN_BYTES * len(token_ids)
 
     async def follow(self, starting_after: int) -> AsyncIterator[Event]:
         """Events with a greater number, until the log is closed."""

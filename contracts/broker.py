@@ -32,8 +32,8 @@ class RunnerStatus(Struct, frozen=True, kw_only=True):
 
 
 class Broker(Protocol):
-    """Gateway side: images, ``check_room``, ``spend``, ``submit``, ``job``, ``events``, ``follow``, ``cancel``,
-    ``note_reading``, ``cancel_unread``, ``runners``.
+    """Gateway side: images, ``check_room``, ``spend``, ``submit``, ``job``, ``token_ids``, ``events``, ``follow``,
+    ``cancel``, ``note_reading``, ``cancel_unread``, ``runners``.
 
     Runner side: ``take``, ``publish``, ``give_back``, ``cancellations``, ``get_image``, ``heartbeat``.
 
@@ -57,7 +57,7 @@ class Broker(Protocol):
         ...
 
     async def check_room(self, num_bytes: int, *, owner: str = "", idempotency_key: str | None = None) -> None:
-        """Whether a job whose images and question are so large would be admitted now; ``submit`` decides.
+        """Whether a job whose images and texts are so large would be admitted now; ``submit`` decides.
 
         A key that this owner has used is let through: its job is here already. Raises ``Overloaded``.
         """
@@ -81,7 +81,7 @@ class Broker(Protocol):
 
         Raises:
             Overloaded: as many jobs or bytes wait as the queue admits; nothing was kept. Its ``retry_after_s``, 1 to
-                60, comes from the rate at which jobs ended lately. A job's bytes are those of its question and of its
+                60, comes from the rate at which jobs ended lately. A job's bytes are those of its texts and of its
                 images, counted for each job that has them.
             RateLimited: the owner has ``max_open`` open jobs; nothing was kept.
             IdempotencyConflict: the key came with another body before.
@@ -92,6 +92,13 @@ class Broker(Protocol):
 
     async def job(self, response_id: str) -> Job:
         """Raises ``ResponseNotFound``."""
+        ...
+
+    async def token_ids(self, response_id: str) -> tuple[int, ...] | None:
+        """What was generated for an ended response, kept as long as its log; ``None`` where no runner told.
+
+        Whose it is, ``job`` says. Raises ``ResponseNotFound``.
+        """
         ...
 
     async def events(self, response_id: str) -> Sequence[Event]:
@@ -140,11 +147,20 @@ class Broker(Protocol):
         """
         ...
 
-    async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
+    async def publish(
+        self,
+        lease: Lease,
+        events: Sequence[Event],
+        *,
+        num_before: int | None = None,
+        token_ids: Sequence[int] | None = None,
+    ) -> None:
         """Number and append events to the response's log, all or none. After a terminal event it is closed.
 
         num_before: how many events were published under this lease before, so that a call which repeats one whose
         answer was lost adds nothing twice; without it, nothing is compared.
+
+        token_ids: with a terminal event all that was generated, for a response that continues this one.
 
         ``response.restarted`` is not the runner's to write: the broker does when it leases a job again.
 

@@ -107,7 +107,7 @@ class Attempt:
             if events is None:
                 await self._publisher.give_back(is_lost=self._is_lost)
                 return None
-            await self._publisher.publish([*self._unsent, *events])
+            await self._publisher.publish([*self._unsent, *events], token_ids=self._writer.token_ids)
         except LeaseLost:
             return None
         except BrokerUnavailable as error:

@@ -37,8 +37,11 @@ class Publisher:
         self._published_at = 0.0
         self._given_up = asyncio.Event()
 
-    async def publish(self, events: Sequence[Event]) -> None:
-        """Raises ``LeaseLost``, or ``BrokerUnavailable`` after :meth:`give_up`."""
+    async def publish(self, events: Sequence[Event], *, token_ids: Sequence[int] | None = None) -> None:
+        """``token_ids`` go with the last events.
+
+        Raises ``LeaseLost``, or ``BrokerUnavailable`` after :meth:`give_up`.
+        """
         for event in events:
             last = self._waiting[-1] if self._waiting else None
             if isinstance(event, StepDelta) and isinstance(last, StepDelta) and event.index == last.index:
@@ -53,7 +56,9 @@ class Publisher:
         self._sending += self._waiting
         self._waiting = []
         await self._until_reached(
-            lambda: self._broker.publish(self._lease, self._sending, num_before=self._num_published)
+            lambda: self._broker.publish(
+                self._lease, self._sending, num_before=self._num_published, token_ids=token_ids
+            )
         )
         self._num_published += len(self._sending)
         self._sending = []

@@ -68,6 +68,11 @@ class ResponseWriter:
         return self._machine.is_stopped
 
     @property
+    def token_ids(self) -> tuple[int, ...]:
+        """All that was generated so far."""
+        return tuple(self._ids)
+
+    @property
     def has_begun(self) -> bool:
         """A step has begun."""
         return self._first_step_ms is not None

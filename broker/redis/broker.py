@@ -94,6 +94,9 @@ class RedisBroker:
     async def job(self, response_id: str) -> Job:
         return await self._logs.job(response_id)
 
+    async def token_ids(self, response_id: str) -> tuple[int, ...] | None:
+        return await self._logs.token_ids(response_id)
+
     async def events(self, response_id: str) -> Sequence[Event]:
         events = tuple([event async for event in self._logs.pages(response_id)])
         # A log without its beginning tells the answer only if it has its end.
@@ -168,10 +171,17 @@ class RedisBroker:
             raise
         return leases
 
-    async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
+    async def publish(
+        self,
+        lease: Lease,
+        events: Sequence[Event],
+        *,
+        num_before: int | None = None,
+        token_ids: Sequence[int] | None = None,
+    ) -> None:
         self._leases.find(lease)
         check_events(lease.job.response_id, events)
-        await self._leases.publish(lease, events, num_before)
+        await self._leases.publish(lease, events, num_before, token_ids)
 
     async def give_back(self, lease: Lease, *, is_lost: bool = False) -> None:
         own = self._leases.find(lease)

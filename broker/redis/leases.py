@@ -87,11 +87,15 @@ class Leases:
         del self._own[_key(lease)]
         return own
 
-    async def publish(self, lease: Lease, events: Sequence[Event], num_before: int | None) -> None:
+    async def publish(
+        self, lease: Lease, events: Sequence[Event], num_before: int | None, token_ids: Sequence[int] | None
+    ) -> None:
         """Raises ``LeaseLost``, ``BrokerUnavailable``."""
         own = self.find(lease)
         response_id = lease.job.response_id
-        answer = await self._logs.append(response_id, own.epoch, own.num_events, events, num_before=num_before)
+        answer = await self._logs.append(
+            response_id, own.epoch, own.num_events, events, num_before=num_before, token_ids=token_ids
+        )
         if isinstance(answer, Appended):
             own.num_events = answer.num_events
             if events and isinstance(events[-1], TERMINAL_TYPES):

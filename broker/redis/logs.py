@@ -21,6 +21,8 @@ BEFORE_ANY = 0
 ReleaseKind = Literal["lost", "given", "unused"]
 
 encode_job = msgspec.msgpack.Encoder().encode
+encode_ids = msgspec.msgpack.Encoder().encode
+decode_ids = msgspec.msgpack.Decoder(tuple[int, ...]).decode
 decode_job = msgspec.msgpack.Decoder(Job).decode
 
 
@@ -129,7 +131,14 @@ class Logs:
         return Leased(decode_job(job), int(attempt), int(num_events), int(age_ms), time_left_s)
 
     async def append(
-        self, response_id: str, epoch: int, at_least: int, events: Sequence[Event], *, num_before: int | None = None
+        self,
+        response_id: str,
+        epoch: int,
+        at_least: int,
+        events: Sequence[Event],
+        *,
+        num_before: int | None = None,
+        token_ids: Sequence[int] | None = None,
     ) -> Appended | str:
         """Or why not: ``lost``, ``behind``."""
         is_terminal = bool(events) and isinstance(events[-1], TERMINAL_TYPES)
@@ -144,6 +153,7 @@ class Logs:
             self._ttl_ms,
             self._keep_ms,
             "" if num_before is None else num_before,
+            "" if token_ids is None else encode_ids(token_ids),
             *encoded,
         )
         if answer[0] != b"ok":
@@ -198,6 +208,13 @@ class Logs:
         if found is None:
             raise not_found(response_id)
         return decode_job(found)
+
+    async def token_ids(self, response_id: str) -> tuple[int, ...] | None:
+        """Raises ``ResponseNotFound``."""
+        found = await self._run("tokens", response_id)
+        if found is None:
+            raise not_found(response_id)
+        return decode_ids(found) if found else None
 
     async def page(self, response_id: str, first: int) -> tuple[list[Event], int, bool]:
         """Events from a sequence number on, some of them; how many there are, and whether the last is terminal.

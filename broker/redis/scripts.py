@@ -25,6 +25,7 @@ COMMON = {
         "look",
         "describe",
         "job",
+        "tokens",
         "read",
         "lease",
         "append",

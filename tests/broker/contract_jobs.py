@@ -1,12 +1,14 @@
 """What every broker does with jobs and their logs."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
 from contracts.broker import Broker, BrokerClosed, LeaseLost
 from contracts.errors import ResponseNotFound
 from contracts.events import Created, InProgress, Queued, StepDelta, fold
+from contracts.jobs import Turn
 from tests.broker.contract_base import SHORT_S, ContractBase
 from tests.broker.samples import delta, done, image, job, next_cancellation, read, types
 
@@ -34,6 +36,24 @@ class JobsContract(ContractBase):
         assert events[0].images == (stored.ref,)
         assert list(await broker.events("resp_a")) == events
         assert fold(sent, events).metadata == {"k": "v"}
+
+    async def test_what_was_generated_is_kept_with_an_ended_response(self, broker: Broker) -> None:
+        turns = (Turn(role="user", text="Before?"), Turn(role="assistant", token_ids=(7, 2**20, 0)))
+        for name in ("resp_a", "resp_b", "resp_c"):
+            await broker.submit(job(name, history=turns))
+        first, second, third = await broker.take("r1", room=3)
+        assert first.job.history == turns == (await broker.job("resp_a")).history
+        await broker.publish(first, [delta("resp_a", "x")], num_before=0)
+        assert await broker.token_ids("resp_a") is None
+        for _ in range(2):  # the answer to the first call was lost
+            with suppress(LeaseLost):
+                await broker.publish(first, [done(first.job)], num_before=1, token_ids=(5, 151_665, 2**31))
+        await broker.publish(second, [done(second.job)], token_ids=())
+        await broker.publish(third, [done(third.job)])
+        kept = [await broker.token_ids(name) for name in ("resp_a", "resp_b", "resp_c")]
+        assert kept == [(5, 151_665, 2**31), (), None]
+        with pytest.raises(ResponseNotFound):
+            await broker.token_ids("resp_x")
 
     async def test_position_counts_from_one_and_only_those_who_wait_have_one(self, broker: Broker) -> None:
         taking = asyncio.create_task(broker.take("r1", room=1))

@@ -37,7 +37,9 @@ class ListBroker:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
 
-    async def publish(self, lease: Lease, events: list[Event], *, num_before: int) -> None:
+    async def publish(
+        self, lease: Lease, events: list[Event], *, num_before: int, token_ids: tuple[int, ...] | None = None
+    ) -> None:
         assert lease is LEASE
         if self.is_heard:
             self.calls.append(list(events))

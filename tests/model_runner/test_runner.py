@@ -310,12 +310,19 @@ class TakingBack(EmbeddedBroker):
         self._taken = response_id
         self._num_calls = 0
 
-    async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
+    async def publish(
+        self,
+        lease: Lease,
+        events: Sequence[Event],
+        *,
+        num_before: int | None = None,
+        token_ids: Sequence[int] | None = None,
+    ) -> None:
         if lease.job.response_id == self._taken:
             self._num_calls += 1
             if self._num_calls > 1:
                 raise LeaseLost(self._taken)
-        await super().publish(lease, events, num_before=num_before)
+        await super().publish(lease, events, num_before=num_before, token_ids=token_ids)
 
 
 class TestRoom:

@@ -108,8 +108,15 @@ class Away(EmbeddedBroker):
         super().__init__()
         self.is_away = False
 
-    async def publish(self, lease: Lease, events: Sequence[Event], *, num_before: int | None = None) -> None:
-        await super().publish(lease, events, num_before=num_before)
+    async def publish(
+        self,
+        lease: Lease,
+        events: Sequence[Event],
+        *,
+        num_before: int | None = None,
+        token_ids: Sequence[int] | None = None,
+    ) -> None:
+        await super().publish(lease, events, num_before=num_before, token_ids=token_ids)
         self._fail()
 
     async def give_back(self, lease: Lease, *, is_lost: bool = False) -> None:

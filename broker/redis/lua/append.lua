@@ -1,8 +1,9 @@
 -- Number and append events, all or none. ARGV: epoch, the least n, token, whether the last one is terminal (1 or 0),
--- ttl in ms while open, ttl in ms after the end, how many were published under this lease before or '', events...
+-- ttl in ms while open, ttl in ms after the end, how many were published under this lease before or '',
+-- token ids or '', events...
 -- Returns `ok`, n and the idempotency key; `lost` if the epoch is over; `behind` if Redis has forgotten events that it
 -- once had.
-local FIRST = 8
+local FIRST = 9
 local found = get('epoch', 'n', 'token', 'closed', 'claim', 'published')
 if found[3] == ARGV[3] then
   return {'ok', found[2], found[5]} -- the same call again, because its answer was lost
@@ -26,6 +27,9 @@ redis.call('HSET', state, 'token', ARGV[3])
 redis.call('HINCRBY', state, 'published', num_new)
 if ARGV[4] == '1' then
   redis.call('HSET', state, 'closed', 1)
+  if ARGV[8] ~= '' then
+    redis.call('HSET', state, 'tokens', ARGV[8])
+  end
   redis.call('HDEL', state, 'created')
   touch(ARGV[6])
 else

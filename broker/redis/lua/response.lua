@@ -2,7 +2,7 @@
 --
 -- Fields of the state: job, created (its first event, encoded), at and deadline (ms), n (number of events), opened,
 -- void, closed, cancel, claim (idempotency key), runner, epoch, attempt, given (attempts that were given back),
--- published (events under this lease), token (of the last append).
+-- published (events under this lease), token (of the last append), tokens (ids generated, once it is closed).
 -- `epoch` grows with every lease and every release: who knows it knows what the state was.
 local state, events = KEYS[1], KEYS[2]
 
