@@ -12,6 +12,7 @@ IlvrError
 │   ├── ImageNotFound
 │   ├── ModelNotFound
 │   ├── ResponseNotFound
+│   ├── ResponseNotFinished
 │   ├── IdempotencyConflict
 │   ├── ResponseCancelled    where an answer cannot say so otherwise
 │   ├── NotAuthenticated
@@ -93,6 +94,10 @@ class ModelNotFound(RequestError):
 
 class ResponseNotFound(RequestError):
     code = "response_not_found"
+
+
+class ResponseNotFinished(RequestError):
+    code = "response_not_finished"
 
 
 class IdempotencyConflict(RequestError):

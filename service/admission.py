@@ -14,6 +14,7 @@ from contracts.jobs import Job, Sampling
 from contracts.tracing import span
 from service.auth import Caller
 from service.body import ReasonBody, check_image_count
+from service.conversation import conversation_before
 from service.gateway import Gateway
 from service.idempotency import identify
 from service.request_images import store_images
@@ -35,7 +36,6 @@ async def room_for(gateway: Gateway, headers: Headers, caller: Caller, key: str 
 def refuse_not_yet(request: ReasonRequest) -> None:
     """Fields of later work. Absent, null, false and empty values are fine. Raises ``NotSupportedYet``."""
     asked: dict[str, object] = {
-        "previous_response_id": request.previous_response_id,
         "latent.include": request.latent and request.latent.include,
     }
     for param, value in asked.items():
@@ -48,8 +48,9 @@ async def submit(
 ) -> Job:
     """Store the images, then hand the job to the broker. Returns the job to follow, which may be one of before.
 
-    Raises ``InvalidRequest``, ``NotAnImage``, ``ImageTooLarge``, ``ImageNotFound``, ``Overloaded``, ``RateLimited``,
-    ``IdempotencyConflict``, ``NotReady``, ``BrokerUnavailable``.
+    Raises ``InvalidRequest``, ``NotAnImage``, ``ImageTooLarge``, ``ImageNotFound``, ``ResponseNotFound``,
+    ``ResponseNotFinished``, ``Overloaded``, ``RateLimited``, ``IdempotencyConflict``, ``NotReady``,
+    ``BrokerUnavailable``.
     """
     request, limit = body.request, gateway.settings.question_max_chars
     if len(request.question) > limit:
@@ -58,13 +59,16 @@ async def submit(
         )
     check_image_count(len(request.images or ()), gateway.settings.max_images, "images")
     timeout_s = _timeout_s(gateway, request)
+    before = await conversation_before(gateway, request.previous_response_id, caller)
+    num_images = len(before.images) + len(body.uploads) + len(request.images or ())
+    check_image_count(num_images, gateway.settings.max_images, "images")
     job = Job(
         response_id=f"resp_{uuid.uuid4().hex}",
         created_at=int(time.time()),
         model=model,
         question=request.question,
-        images=tuple(await store_images(gateway, body, caller.owner)),
-        history=body.history,
+        images=(*before.images, *await store_images(gateway, body, caller.owner)),
+        history=(*before.turns, *body.history),
         sampling=_sampling(request),
         latent_mode=(request.latent and request.latent.mode) or "on",
         metadata=request.metadata or {},

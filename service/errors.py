@@ -25,6 +25,7 @@ STATUS_BY_ERROR: Mapping[type[e.IlvrError], HTTPStatus] = {
     e.ImageNotFound: HTTPStatus.NOT_FOUND,
     e.ModelNotFound: HTTPStatus.NOT_FOUND,
     e.ResponseNotFound: HTTPStatus.NOT_FOUND,
+    e.ResponseNotFinished: HTTPStatus.CONFLICT,
     e.IdempotencyConflict: HTTPStatus.CONFLICT,
     e.ResponseCancelled: HTTPStatus.BAD_REQUEST,  # no 409: OpenAI's clients would send it again
     e.NotAuthenticated: HTTPStatus.UNAUTHORIZED,

@@ -47,7 +47,7 @@ ANSWER_OR_STREAM: Answers = {
     413: _error("Body, image or prompt too large"),
     415: _error("Not an image"),
     422: _error("A field is wrong, unknown, or not supported yet"),
-    409: _error("The idempotency key came with another request before"),
+    409: _error("The idempotency key came with another request before, or the previous response has not ended"),
     429: _error("The queue is full, or the key's rate or number of open responses is reached; see `Retry-After`"),
     500: _error("Generation failed"),
     503: _error("No model is ready, or it was lost on the way; see `Retry-After`"),

@@ -113,7 +113,11 @@ class ReasonRequest(Strict):
     stop: Stops | None = Field(None, description="Generation ends before any of these strings.")
     latent: LatentOptions | None = None
     metadata: Metadata = None
-    previous_response_id: str | None = Field(None, description="Not supported yet.")
+    previous_response_id: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+        None,
+        description="A finished response, to ask on: questions, images and answers up to it come before this question, "
+        "latent blocks included. Sampling fields are not inherited.",
+    )
     background: bool | None = Field(
         None, description="Answer at once with the unfinished response, and go on with it whether or not anybody reads."
     )

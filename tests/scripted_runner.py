@@ -54,6 +54,7 @@ class ScriptedRunner:
         self.jobs: MutableSequence[Job] = []
         self.steps: Sequence[Step] = STEPS
         self.answer: str | None = ANSWER
+        self.token_ids: Sequence[int] | None = (7, 8, 9)
         self.ending: Literal["completed", "incomplete"] = "completed"
         self.fail_with: IlvrError | None = None
         self.delay_s = 0.0
@@ -143,7 +144,7 @@ class ScriptedRunner:
                         done.append(step)
                     if self.fail_with:
                         raise self.fail_with
-                    await self._say(lease, self._end(job, done))
+                    await self._say(lease, self._end(job, done), token_ids=self.token_ids)
             except TimeoutError:
                 await self._broker.publish(lease, [_failed(job, done, DeadlineExceeded("It took too long."))])
             except IlvrError as error:
@@ -155,10 +156,10 @@ class ScriptedRunner:
                 end: Event = _cancelled(job, done) if self.fail_with is None else _failed(job, done, self.fail_with)
                 await self._broker.publish(lease, [end])
 
-    async def _say(self, lease: Lease, event: Event) -> None:
+    async def _say(self, lease: Lease, event: Event, *, token_ids: Sequence[int] | None = None) -> None:
         await asyncio.sleep(self.delay_s)
         await self._may_go_on.wait()
-        await self._broker.publish(lease, [event])
+        await self._broker.publish(lease, [event], token_ids=token_ids)
 
     def _end(self, job: Job, steps: Sequence[Step]) -> Event:
         if self.ending == "incomplete":

@@ -24,6 +24,7 @@ class Options(TypedDict, total=False):
     latent: Literal["on", "off"] | None
     timeout_s: float | None
     metadata: Mapping[str, str] | None
+    previous_response_id: str | None
 
 
 def question_body(images: Iterable[Picture], question: str, options: Options) -> dict[str, Any]:

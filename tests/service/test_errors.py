@@ -39,6 +39,7 @@ EXPECTED = {
     "image_not_found": (404, "invalid_request_error"),
     "model_not_found": (404, "invalid_request_error"),
     "response_not_found": (404, "invalid_request_error"),
+    "response_not_finished": (409, "invalid_request_error"),
     "idempotency_conflict": (409, "invalid_request_error"),
     "response_cancelled": (400, "invalid_request_error"),
     "not_authenticated": (401, "invalid_request_error"),

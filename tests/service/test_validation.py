@@ -18,7 +18,6 @@ async def ask(client: httpx.AsyncClient, **fields: Any) -> httpx.Response:
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id"),
         ({"latent": {"include": ["vectors"]}}, "latent.include"),
     ],
 )
