@@ -24,6 +24,12 @@ def test_the_answer(driver: Driver, server: Server) -> None:
     assert len(server.asked) == 1
 
 
+def test_a_question_that_continues_a_response(driver: Driver, server: Server) -> None:
+    server.answers = [stream(*EVENTS)]
+    assert driver.reason(previous_response_id="resp_before") == RESPONSE
+    assert server.bodies()[0]["previous_response_id"] == "resp_before"
+
+
 def test_the_events(driver: Driver, server: Server) -> None:
     server.answers = [stream(*EVENTS)]
     assert driver.events() == list(EVENTS)
