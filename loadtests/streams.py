@@ -5,6 +5,7 @@ so a gap may stand for several tokens: it is how smoothly text flows, not the ti
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ End = Literal["answered", "cancelled", "failed"]
 Tell = Callable[[str, float], None]
 
 
-class Stream:
+class Stream(ABC):
     """``end`` is set by the last event. ``has_begun`` once a step has."""
 
     def __init__(self, due_at: float, tell: Tell) -> None:
@@ -44,8 +45,9 @@ class Stream:
         if line.startswith(DATA):
             self._hear(line.removeprefix(DATA).strip(), now)
 
+    @abstractmethod
     def _hear(self, data: bytes, now: float) -> None:
-        raise NotImplementedError
+        """What is in one event."""
 
     def _begin(self, now: float) -> None:
         if not self.has_begun:
