@@ -22,6 +22,7 @@ RETRYABLE_BY_CODE = {
     "image_not_found": False,
     "model_not_found": False,
     "response_not_found": False,
+    "response_not_finished": False,
     "idempotency_conflict": False,
     "response_cancelled": False,
     "not_authenticated": False,
