@@ -96,8 +96,8 @@ class EmbeddedBroker:
     async def events(self, response_id: str) -> Sequence[Event]:
         return tuple(self._log(response_id).events)
 
-    async def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
-        async for event in self._log(response_id).follow(starting_after):
+    async def follow(self, response_id: str, *, starting_after: int = -1, deltas: bool = True) -> AsyncIterator[Event]:
+        async for event in self._log(response_id).follow(starting_after, deltas=deltas):
             yield event
 
     async def cancel(self, response_id: str) -> None:

@@ -17,10 +17,12 @@ DELTA_BYTES = 256  # of one in memory, beside its text
 
 def check_events(response_id: str, events: Sequence[Event]) -> None:
     """Raises ``ValueError``: something follows a terminal event, or belongs to another response."""
-    if any(isinstance(event, TERMINAL_TYPES) for event in events[:-1]):
-        raise ValueError(f"{response_id}: nothing can follow a terminal event")
-    if any(event.response_id != response_id for event in events):
-        raise ValueError(f"{response_id}: an event of another response")
+    last = len(events) - 1
+    for index, event in enumerate(events):
+        if index != last and isinstance(event, TERMINAL_TYPES):
+            raise ValueError(f"{response_id}: nothing can follow a terminal event")
+        if event.response_id != response_id:
+            raise ValueError(f"{response_id}: an event of another response")
 
 
 class ResponseLog:
@@ -36,6 +38,7 @@ class ResponseLog:
     """
 
     __slots__ = (
+        "_advanced",
         "_grown",
         "attempt",
         "deadline",
@@ -69,6 +72,7 @@ class ResponseLog:
         self.read_until: dict[str, float] = {}
         self.token_ids: tuple[int, ...] | None = None
         self._grown = Signal()
+        self._advanced = Signal()  # by more than deltas
 
     @property
     def is_closed(self) -> bool:
@@ -85,21 +89,25 @@ class ResponseLog:
         self.events.extend(numbered)
         self.num_bytes += sum(_num_bytes(event) for event in numbered)
         self._grown.notify()
+        if not all(isinstance(event, StepDelta) for event in events):
+            self._advanced.notify()
 
     def keep_tokens(self, token_ids: Sequence[int]) -> None:
         self.token_ids = tuple(token_ids)
         self.num_bytes += TOKEN_BYTES * len(token_ids)
 
-    async def follow(self, starting_after: int) -> AsyncIterator[Event]:
-        """Events with a greater number, until the log is closed."""
+    async def follow(self, starting_after: int, *, deltas: bool) -> AsyncIterator[Event]:
+        """Events with a greater number, until the log is closed; with the deltas among them or without."""
         position = max(starting_after + 1, 0)
         while True:
             while position < len(self.events):
-                yield self.events[position]
+                event = self.events[position]
                 position += 1
+                if deltas or not isinstance(event, StepDelta):
+                    yield event
             if self.is_closed:
                 return
-            await self._grown.wait()
+            await (self._grown if deltas else self._advanced).wait()
 
 
 def _num_bytes(event: Event) -> int:

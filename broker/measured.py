@@ -5,10 +5,11 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from contracts.broker import Broker, BrokerClosed, LeaseLost
 from contracts.errors import IlvrError
+from contracts.loop_histogram import LoopHistograms
 
 # 50 us to 6.6 s: in memory at one end, a Redis server that is away and comes back at the other.
 CALL_BUCKETS_S = tuple(0.00005 * 2**i for i in range(18))
@@ -32,13 +33,13 @@ class _Measured:
 
     def __init__(self, broker: Broker, registry: CollectorRegistry) -> None:
         self._broker = broker
-        self._time = Histogram(
+        self._time = LoopHistograms(
             "ilvr_broker_call_seconds",
             "Calls of the broker that do not wait for events, by name; failed ones included.",
-            labelnames=("call",),
-            buckets=CALL_BUCKETS_S,
-            registry=registry,
+            CALL_BUCKETS_S,
+            label="call",
         )
+        registry.register(self._time)
         self._errors = Counter(
             "ilvr_broker_errors",
             "Calls of the broker that raised, by name and error code. overloaded, response_not_found and their like "
@@ -55,7 +56,7 @@ class _Measured:
         return getattr(self._broker, name)
 
     def _measuring(self, name: str, call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        observe = None if name in WAITING else self._time.labels(call=name).observe
+        observe = None if name in WAITING else self._time.of(name).observe
 
         async def measuring(*args: Any, **kwargs: Any) -> Any:
             started_at = time.perf_counter()

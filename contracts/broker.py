@@ -105,8 +105,10 @@ class Broker(Protocol):
         """The log so far. Raises ``ResponseNotFound``."""
         ...
 
-    def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
+    def follow(self, response_id: str, *, starting_after: int = -1, deltas: bool = True) -> AsyncIterator[Event]:
         """Events with a greater sequence number, those to come included; ends after the terminal one.
+
+        Without ``deltas`` it passes over ``step.delta``, which are most of all, and is not woken for them.
 
         Any number may follow at once. Raises ``ResponseNotFound`` at the first step, or later if the log is gone.
         """

@@ -1,35 +1,10 @@
-"""Prometheus collectors for what the ready-made ones are too slow or too strict for."""
+"""Prometheus collectors for what the ready-made ones are too strict for."""
 
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from prometheus_client import REGISTRY, Metric
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
-
-
-class LoopHistogram(Collector):
-    """A histogram without locks, for what is observed at every token: a fifth of the time of the ready-made one.
-
-    Observe in one thread, here the event loop's; a scrape in another reads counts that are at most one step apart.
-    """
-
-    def __init__(self, name: str, documentation: str, buckets: Sequence[float]) -> None:
-        self._name, self._documentation = name, documentation
-        self._bounds = tuple(buckets)
-        self._counts = [0] * (len(self._bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    def collect(self) -> Iterable[Metric]:
-        total, buckets = 0, []
-        for bound, count in zip((*map(str, self._bounds), "+Inf"), tuple(self._counts), strict=True):
-            total += count
-            buckets.append((bound, float(total)))
-        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
 class EngineCounters(Collector):

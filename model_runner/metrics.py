@@ -2,8 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from contracts.loop_histogram import LoopHistogram
 from contracts.responses import LatentStep, Response
-from model_runner.collectors import EngineCounters, LoopHistogram, VllmMetrics
+from model_runner.collectors import EngineCounters, VllmMetrics
 
 # 5 ms to 82 s, doubling: first steps land in the middle, a stuck queue is still on the scale.
 LATENCY_BUCKETS_S = tuple(0.005 * 2**i for i in range(15))

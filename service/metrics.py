@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from starlette.requests import ClientDisconnect
 
 from contracts.errors import EngineError, IlvrError
+from contracts.loop_histogram import LoopHistogram
 from service.errors import ERROR_BY_CODE, INTERNAL_CODE
 
 # 5 ms to 82 s, doubling: first steps land in the middle, a stuck queue is still on the scale.
@@ -94,13 +95,13 @@ class GatewayMetrics:
             buckets=FIRST_STEP_BUCKETS_S,
             registry=registry,
         )
-        self.text_gap = Histogram(
+        self.text_gap = LoopHistogram(
             "ilvr_gateway_text_gap_seconds",
-            "Between two text deltas of one step as they reach this gateway: what a reader of the stream sees. Runners "
+            "Between two text deltas of one step as they are written to a stream, so slow readers lengthen it. Runners "
             "join deltas to about 20 a second, so it is not the time of a token.",
-            buckets=GAP_BUCKETS_S,
-            registry=registry,
+            GAP_BUCKETS_S,
         )
+        registry.register(self.text_gap)
         self.response_time = Histogram(
             "ilvr_gateway_response_seconds",
             "From the job submitted to its terminal event seen here.",

@@ -5,17 +5,7 @@ import time
 
 from contracts.broker import Broker
 from contracts.errors import BrokerUnavailable, ResponseNotFound
-from contracts.events import (
-    Cancelled,
-    Completed,
-    Event,
-    Failed,
-    Incomplete,
-    InProgress,
-    Restarted,
-    StepDelta,
-    StepStarted,
-)
+from contracts.events import Cancelled, Completed, Event, Failed, Incomplete, InProgress, Restarted, StepStarted
 from service.errors import ERROR_BY_CODE, INTERNAL_CODE
 from service.metrics import GatewayMetrics
 
@@ -42,7 +32,7 @@ class Outcomes:
     async def _watch(self, response_id: str) -> None:
         watch = _Watch(self._metrics)
         try:
-            async for event in self._broker.follow(response_id):
+            async for event in self._broker.follow(response_id, deltas=False):
                 watch.see(event)
         except (BrokerUnavailable, ResponseNotFound) as error:  # how it ends will not be known here
             self._metrics.responses.labels(outcome=error.code).inc()
@@ -58,17 +48,12 @@ class _Watch:
         self._submitted_at = time.monotonic()
         self._is_waiting = False
         self._is_first_step_seen = False
-        self._text_seen_at: float | None = None  # of the open text step's last delta
         metrics.in_flight.inc()
         self._wait(True)
 
     def see(self, event: Event) -> None:
         match event:
-            case StepDelta():
-                if isinstance(event.text, str):
-                    self._see_text()
             case StepStarted():
-                self._text_seen_at = None
                 if not self._is_first_step_seen:
                     self._is_first_step_seen = True
                     self._metrics.time_to_first_step.observe(time.monotonic() - self._submitted_at)
@@ -90,12 +75,6 @@ class _Watch:
         """It ended, or nobody watches any longer."""
         self._wait(False)
         self._metrics.in_flight.dec()
-
-    def _see_text(self) -> None:
-        now = time.monotonic()
-        if self._text_seen_at is not None:
-            self._metrics.text_gap.observe(now - self._text_seen_at)
-        self._text_seen_at = now
 
     def _end(self, outcome: str) -> None:
         self._metrics.responses.labels(outcome=outcome).inc()

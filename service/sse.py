@@ -107,6 +107,9 @@ class EventStream(JobStream):
         self._starting_after = starting_after
 
     async def tell(self, write: Write) -> bool:
-        async for event in follow_to_end(self._gateway.broker, self._jobs[0], self._starting_after):
+        gateway = self._gateway
+        async for event in follow_to_end(
+            gateway.broker, self._jobs[0], self._starting_after, on_text_gap=gateway.metrics.text_gap.observe
+        ):
             await write(encode_sse(event))
         return True

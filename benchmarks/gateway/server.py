@@ -21,6 +21,7 @@ from broker.measured import measured
 from contracts.broker import Broker, RunnerStatus
 from contracts.events import InProgress, StepDelta, StepStarted
 from contracts.jobs import Lease
+from ilvr.processes.collector import settle_collector
 from ilvr.processes.listener import bind
 from ilvr.processes.signals import StopSignals
 from ilvr.processes.web_server import WebServer
@@ -101,6 +102,7 @@ async def serve(port: int, events_per_s: float, num_log_bytes: int) -> None:
         grace_s=0,
         on_started=lambda: print(number, flush=True),
     )
+    settle_collector()
     await server.run_until(signals.asked.wait(), signals, end_open=broker.aclose)
     for task in tasks:
         task.cancel()

@@ -21,7 +21,7 @@ from broker.redis.wakeups import POLL_S, Wakeups
 from broker.settings import BrokerSettings
 from contracts.broker import BrokerClosed, LeaseLost, RunnerStatus
 from contracts.errors import BrokerUnavailable, NotReady, ResponseNotFound
-from contracts.events import Event
+from contracts.events import Event, StepDelta
 from contracts.jobs import Idempotency, ImageRef, Job, Lease, RateLimit, StoredImage
 
 log = logging.getLogger(__name__)
@@ -104,10 +104,10 @@ class RedisBroker:
             raise BrokerUnavailable(LOST)
         return events
 
-    async def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
+    async def follow(self, response_id: str, *, starting_after: int = -1, deltas: bool = True) -> AsyncIterator[Event]:
         # Who follows has just submitted or asked, so it was there a moment ago.
         position, num_seen, reached_at = max(starting_after + 1, 0), 0, time.monotonic()
-        async with self._wakeups.listening(self._logs.channel(response_id)) as channel:
+        async with self._wakeups.listening(self._logs.channel(response_id), deltas=deltas) as channel:
             while not self._is_closed:
                 num_told = channel.num_told
                 try:
@@ -126,7 +126,8 @@ class RedisBroker:
                     raise BrokerUnavailable(LOST)
                 num_seen, reached_at = num_events, time.monotonic()
                 for event in page:
-                    yield event
+                    if deltas or not isinstance(event, StepDelta):
+                        yield event
                 position += len(page)  # an entry goes only with all before it
                 if position < num_events:
                     continue

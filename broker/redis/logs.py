@@ -10,8 +10,9 @@ import msgspec
 from broker.log import TERMINAL_TYPES
 from broker.redis.keys import Keys, is_key_part
 from broker.redis.link import Link
+from broker.redis.wakeups import ONLY_DELTAS
 from contracts.errors import ResponseNotFound
-from contracts.events import Created, Event, Queued, decode_event, encode_event
+from contracts.events import Created, Event, Queued, StepDelta, decode_event, encode_event
 from contracts.jobs import Job
 
 PAGE = 256
@@ -154,6 +155,7 @@ class Logs:
             self._keep_ms,
             "" if num_before is None else num_before,
             "" if token_ids is None else encode_ids(token_ids),
+            ONLY_DELTAS if all(isinstance(event, StepDelta) for event in events) else "",
             *encoded,
         )
         if answer[0] != b"ok":

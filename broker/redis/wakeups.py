@@ -1,7 +1,7 @@
 """One pub/sub connection for all who wait in this process.
 
-A message says only that there is something new; what it is, is read. So a message that is lost costs time, not events:
-who waits looks by itself now and then.
+A message says only that there is something new, or new deltas and nothing else; what it is, is read. So a message that
+is lost costs time, not events: who waits looks by itself now and then.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ POLL_S = 5.0  # while messages come
 POLL_WITHOUT_S = 0.5  # while they cannot
 PING_EVERY_S = 3.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
+ONLY_DELTAS = b"deltas"
 
 
-class Channel:
-    """What one name has been told; ``num_told`` only grows."""
+class Told:
+    """Counts what has been told; ``num_told`` only grows."""
 
-    __slots__ = ("_changed", "_wakeups", "num_readers", "num_told")
+    __slots__ = ("_changed", "_wakeups", "num_told")
 
     def __init__(self, wakeups: "Wakeups") -> None:
         self._wakeups = wakeups
         self._changed = asyncio.Event()
-        self.num_readers = 0
         self.num_told = 0
 
     def tell(self) -> None:
@@ -47,6 +47,22 @@ class Channel:
                     await self._changed.wait()
 
 
+class Channel:
+    """One name. ``advances``: without what was said of deltas alone."""
+
+    __slots__ = ("advances", "everything", "num_readers")
+
+    def __init__(self, wakeups: "Wakeups") -> None:
+        self.everything = Told(wakeups)
+        self.advances = Told(wakeups)
+        self.num_readers = 0
+
+    def tell(self, what: bytes = b"") -> None:
+        self.everything.tell()
+        if what != ONLY_DELTAS:
+            self.advances.tell()
+
+
 class Wakeups:
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -59,8 +75,9 @@ class Wakeups:
         self.is_connected = False
 
     @asynccontextmanager
-    async def listening(self, name: str) -> AsyncIterator[Channel]:
-        """It is told of the beginning of its subscription too, so who looks once before misses nothing."""
+    async def listening(self, name: str, *, deltas: bool = True) -> AsyncIterator[Told]:
+        """It is told of the beginning of its subscription too, so who looks once before misses nothing. Without
+        ``deltas`` it is not told of these."""
         key = name.encode()
         channel = self._channels.get(key)
         is_new = channel is None
@@ -73,7 +90,7 @@ class Wakeups:
                 if self._reader is None and not self._is_closed:
                     self._reader = asyncio.create_task(self._read(), name="broker wake-ups")
                 await self._send("subscribe", key)
-            yield channel
+            yield channel.everything if deltas else channel.advances
         finally:
             channel.num_readers -= 1
             if not channel.num_readers:
@@ -150,4 +167,4 @@ class Wakeups:
             is_asked = False
             channel = self._channels.get(message["channel"] or b"")
             if channel is not None:
-                channel.tell()
+                channel.tell(message["data"])

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from broker.measured import measured
 from broker.open import open_broker
 from broker.settings import BrokerSettings
+from ilvr.processes.collector import settle_collector
 from ilvr.processes.listener import address, bind
 from ilvr.processes.signals import StopSignals
 from ilvr.processes.web_server import WebServer
@@ -47,6 +48,7 @@ async def _run(
     app = create_app(broker, settings, registry)
     signals = StopSignals()
     server = WebServer(app, listener, grace_s=settings.drain_grace_s, on_started=lambda: on_ready(address(listener)))
+    settle_collector()
     await server.run_until(
         signals.asked.wait(),
         signals,

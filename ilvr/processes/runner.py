@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from broker.measured import measured
 from broker.open import open_broker
 from broker.settings import BrokerSettings
+from ilvr.processes.collector import settle_collector
 from ilvr.processes.listener import bind
 from ilvr.processes.signals import signals_end_loading
 from ilvr.processes.working import work_until_stopped
@@ -46,6 +47,7 @@ async def _run(
     try:
         broker = measured(await open_broker(broker_settings), registry, max_waiting=broker_settings.max_waiting)
         runner = make_runner(settings, broker=broker, tools=tools, metrics=RunnerMetrics(registry))
+        settle_collector()
         return await work_until_stopped(
             runner, tools.engine, broker, registry, listener, grace_s=settings.drain_grace_s, on_ready=on_ready
         )

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from broker.measured import measured
 from broker.open import open_broker
 from broker.settings import BrokerSettings
+from ilvr.processes.collector import settle_collector
 from ilvr.processes.listener import address, bind
 from ilvr.processes.signals import StopSignals, signals_end_loading
 from ilvr.processes.web_server import WebServer
@@ -82,6 +83,7 @@ async def _serve(
                 grace_s=SHUTDOWN_GRACE_S,
                 on_started=lambda: on_ready(address(listener)),
             )
+            settle_collector()
             await server.run_until(signals.asked.wait(), signals, begin_stop=begin_stop, end_open=end_open)
     finally:
         await tools.engine.aclose()

@@ -3,12 +3,12 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from contracts.broker import Broker
 from contracts.errors import GenerationFailed, NotReady, ResponseCancelled
 from contracts.events import Cancelled, Completed, Failed, Incomplete, StepStarted
 from contracts.jobs import Job
 from contracts.responses import ErrorInfo, error_info
 from service.following import follow_to_end
+from service.gateway import Gateway
 from service.openai.telling import Manner, StepTeller, ToldOtherwise
 
 TOLD_OTHERWISE = (
@@ -32,12 +32,14 @@ class Broken(Exception):
         self.info = info
 
 
-async def follow_text(broker: Broker, job: Job, manner: Manner) -> AsyncIterator[Begun | str | Completed | Incomplete]:
+async def follow_text(
+    gateway: Gateway, job: Job, manner: Manner
+) -> AsyncIterator[Begun | str | Completed | Incomplete]:
     """``Begun``, text as it is told, and the terminal event. Raises ``Broken``."""
     teller = StepTeller(manner)
     has_begun = False
     try:
-        async for event in follow_to_end(broker, job):
+        async for event in follow_to_end(gateway.broker, job, on_text_gap=gateway.metrics.text_gap.observe):
             if isinstance(event, Failed):
                 raise Broken(event.error)
             if isinstance(event, Cancelled):

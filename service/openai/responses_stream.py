@@ -38,7 +38,7 @@ class ResponsesStream(JobStream):
             await write(self._event(name, response=response_object(self._job, self._asked)))
         has_reasoning = False
         try:
-            async for told in follow_text(self._gateway.broker, self._job, self._manner):
+            async for told in follow_text(self._gateway, self._job, self._manner):
                 if isinstance(told, Begun):
                     continue
                 if isinstance(told, str):

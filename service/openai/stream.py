@@ -52,7 +52,7 @@ class ChatStream(JobStream):
     async def _tell_choice(self, index: int, job: Job, write: Write) -> Usage:
         """One choice to its finish reason. Raises ``Broken``."""
         is_separate = self._manner.is_separate
-        async for told in follow_text(self._gateway.broker, job, self._manner):
+        async for told in follow_text(self._gateway, job, self._manner):
             if isinstance(told, Begun):
                 await write(self._delta(index, Delta(role="assistant", content="")))
             elif isinstance(told, str):

@@ -55,7 +55,7 @@ async def cancel(response_id: str, gateway: GatewayDep, caller: CallerDep) -> Re
     await gateway.broker.cancel(response_id)
     with suppress(TimeoutError):
         async with asyncio.timeout(gateway.settings.cancel_wait_s):
-            async for _ in gateway.broker.follow(response_id):
+            async for _ in gateway.broker.follow(response_id, deltas=False):
                 pass
     return await get_response(response_id, gateway, caller)
 

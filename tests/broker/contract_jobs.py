@@ -9,7 +9,7 @@ from contracts.broker import Broker, BrokerClosed, LeaseLost
 from contracts.errors import ResponseNotFound
 from contracts.events import Created, InProgress, Queued, StepDelta, fold
 from contracts.jobs import Turn
-from tests.broker.contract_base import SHORT_S, ContractBase
+from tests.broker.contract_base import SHORT_S, SOON_S, ContractBase
 from tests.broker.samples import delta, done, image, job, next_cancellation, read, types
 
 
@@ -36,6 +36,23 @@ class JobsContract(ContractBase):
         assert events[0].images == (stored.ref,)
         assert list(await broker.events("resp_a")) == events
         assert fold(sent, events).metadata == {"k": "v"}
+
+    async def test_who_follows_without_deltas_is_told_all_else_as_it_happens(self, broker: Broker) -> None:
+        lease = await self.leased(broker)
+        following = broker.follow("resp_a", deltas=False)
+        assert types([await anext(following), await anext(following)]) == ["created", "queued"]
+        waiting = asyncio.ensure_future(anext(following))
+        await broker.publish(lease, [delta("resp_a", "x")])
+        await asyncio.sleep(SHORT_S)
+        assert not waiting.done()
+        await broker.publish(
+            lease, [delta("resp_a", "y"), InProgress(response_id="resp_a", queue_ms=1.0, cached_tokens=0)]
+        )
+        event = await asyncio.wait_for(waiting, SOON_S / 2)  # of a broker that only looks now and then: too late
+        assert (types([event]), event.sequence_number) == (["in_progress"], 4)
+        await broker.publish(lease, [delta("resp_a", "z"), done(lease.job)])
+        assert types([event async for event in following]) == ["completed"]
+        assert types(await read(broker, "resp_a", starting_after=1, deltas=False)) == ["in_progress", "completed"]
 
     async def test_what_was_generated_is_kept_with_an_ended_response(self, broker: Broker) -> None:
         turns = (Turn(role="user", text="Before?"), Turn(role="assistant", token_ids=(7, 2**20, 0)))

@@ -58,8 +58,8 @@ def done(of: Job) -> Completed:
     return Completed(response_id=of.response_id, response=response)
 
 
-async def read(broker: Broker, response_id: str, *, starting_after: int = -1) -> list[Event]:
-    return [event async for event in broker.follow(response_id, starting_after=starting_after)]
+async def read(broker: Broker, response_id: str, *, starting_after: int = -1, deltas: bool = True) -> list[Event]:
+    return [event async for event in broker.follow(response_id, starting_after=starting_after, deltas=deltas)]
 
 
 async def next_cancellation(cancellations: AsyncIterator[str]) -> str:

@@ -32,9 +32,9 @@ class FaultyBroker(EmbeddedBroker):
         self._fail()
         return await super().submit(job, idempotency=idempotency, max_open=max_open)
 
-    async def follow(self, response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
+    async def follow(self, response_id: str, *, starting_after: int = -1, deltas: bool = True) -> AsyncIterator[Event]:
         self._fail()
-        async for event in super().follow(response_id, starting_after=starting_after):
+        async for event in super().follow(response_id, starting_after=starting_after, deltas=deltas):
             yield event
             while self.error is None and event is self._log(response_id).events[-1]:  # nothing came after it yet
                 if self._log(response_id).is_closed:
@@ -93,7 +93,7 @@ async def test_a_resumed_stream_goes_on_counting(
     response_id = (await live.post("/v1/reason", json=ASK)).json()["id"]
     whole = frames((await live.get(f"/v1/reason/{response_id}/events")).text)
 
-    async def follow(response_id: str, *, starting_after: int = -1) -> AsyncIterator[Event]:
+    async def follow(response_id: str, *, starting_after: int = -1, deltas: bool = True) -> AsyncIterator[Event]:
         raise AWAY
         yield
 

@@ -145,8 +145,20 @@ async def test_waiting_and_running(live: httpx.AsyncClient, broker: EmbeddedBrok
     assert await value(live, "ilvr_gateway_responses_in_flight") == 0
     assert await value(live, "ilvr_gateway_responses_waiting") == 0
     assert await value(live, "ilvr_gateway_queue_seconds_count") == 2
-    assert await value(live, "ilvr_gateway_text_gap_seconds_count") == 4  # two texts of two deltas, twice
     await runner.aclose()
+
+
+@pytest.mark.parametrize("path", ["/v1/reason", "/v1/chat/completions", "/v1/responses"])
+async def test_gaps_of_text_are_those_of_streams(path: str, client: httpx.AsyncClient, runner: ScriptedRunner) -> None:
+    asks = {
+        "/v1/reason": ASK,
+        "/v1/chat/completions": {"messages": [{"role": "user", "content": "?"}]},
+        "/v1/responses": {"input": "?"},
+    }
+    for is_stream in (False, True):
+        await client.post(path, json={**asks[path], "stream": is_stream})
+        expected = 2 * is_stream  # two texts of two deltas
+        assert await value(client, "ilvr_gateway_text_gap_seconds_count") == expected
 
 
 async def test_image_bytes_are_those_of_the_files(client: httpx.AsyncClient, runner: ScriptedRunner) -> None:

@@ -1,9 +1,9 @@
 -- Number and append events, all or none. ARGV: epoch, the least n, token, whether the last one is terminal (1 or 0),
 -- ttl in ms while open, ttl in ms after the end, how many were published under this lease before or '',
--- token ids or '', events...
+-- token ids or '', what to say to followers, events...
 -- Returns `ok`, n and the idempotency key; `lost` if the epoch is over; `behind` if Redis has forgotten events that it
 -- once had.
-local FIRST = 9
+local FIRST = 10
 local found = get('epoch', 'n', 'token', 'closed', 'claim', 'published')
 if found[3] == ARGV[3] then
   return {'ok', found[2], found[5]} -- the same call again, because its answer was lost
@@ -35,5 +35,5 @@ if ARGV[4] == '1' then
 else
   touch(ARGV[5])
 end
-wake()
+wake(ARGV[9])
 return {'ok', get('n')[1], found[5]}

@@ -32,8 +32,9 @@ local function append(event)
   redis.call('XADD', events, 'MAXLEN', '~', 100000, number .. '-0', 'e', event)
 end
 
-local function wake()
-  redis.call('PUBLISH', events, '')
+-- what: `deltas` if nothing else was appended; else nothing.
+local function wake(what)
+  redis.call('PUBLISH', events, what or '')
 end
 
 -- The first event is appended by whoever comes first: the gateway after admission, or a runner before it got so far.
