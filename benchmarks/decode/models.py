@@ -40,9 +40,7 @@ class BenchModel:
     dtype: Literal["float32", "bfloat16"]
 
     def requests(self, count: int, max_tokens: int, *, seed: int = 0, px: int | None = None) -> list[EngineRequest]:
-        """One question and one picture each, no two alike: unseen mazes, or random words and random pixels; ``px`` wide
-        if that is given."""
-        questions = _mazes(count, seed, px) if self.name == EMBEDDED else _noise(count, seed, px or IMAGE_PX)
+        """Each asks one of ``questions``."""
         builder = PromptBuilder(self.checkpoint)
         return [
             EngineRequest(
@@ -51,8 +49,13 @@ class BenchModel:
                 images=(image_of(picture),),
                 sampling=SamplingSettings(max_tokens=max_tokens),
             )
-            for index, (question, picture) in enumerate(questions)
+            for index, (question, picture) in enumerate(self.questions(count, seed, px))
         ]
+
+    def questions(self, count: int, seed: int, px: int | None = None) -> list[tuple[str, Image.Image]]:
+        """With one picture each, no two alike: unseen mazes, or random words and random pixels; ``px`` wide if that is
+        given."""
+        return _mazes(count, seed, px) if self.name == EMBEDDED else _noise(count, seed, px or IMAGE_PX)
 
     def other_questions(self, requests: Sequence[EngineRequest], seed: int) -> list[tuple[int, ...]]:
         """Prompts with other questions of the same length, for the same pictures."""

@@ -74,10 +74,7 @@ async def measure_workload(load_of: Workload, plan: Plan) -> dict[str, Any]:
     model, label = load_of.model, load_of.label
     set_threads(plan.threads[model.name])
     sequential = start_sequential(model)
-    stock = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        model.checkpoint.folder, dtype=getattr(torch, model.dtype)
-    )
-    stock.requires_grad_(False)
+    stock = load_stock(model)
     turns = [turn_of(model.name, concurrency) for concurrency in plan.concurrencies]
     alone = plan.num_sequential[model.name]
     most = max(alone, *(turn.count for turn in turns))
@@ -106,8 +103,7 @@ async def measure_workload(load_of: Workload, plan: Plan) -> dict[str, Any]:
             few = without_latents(requests[: plan.num_generated[model.name]])
             with all_cores(found["threads"]):
                 slow = before + await ask(sequential, requests[alone // 2 : alone], 1)
-                off = await ask(sequential, few, 1)
-                generated = [generate(stock, sequential, request, model) for request in few]
+                off, generated = await beside_generate(stock, sequential, few, model)
             found["sequential"].append(slow.tokens_a_second)
             found["latents"], found["length"] = {}, {}
             for key, answers in {"sequential": slow, **by_turn}.items():
@@ -116,13 +112,33 @@ async def measure_workload(load_of: Workload, plan: Plan) -> dict[str, Any]:
             for key, answers in by_turn.items():
                 found["ours"][key].append(answers.tokens_a_second)
                 check_equal(model, requests, answers, slow)
-            seconds = sum(one for _, one in generated)
-            found["sequential_off"].append(off.tokens_a_second)
-            found["generate"].append(sum(len(ids) for ids, _ in generated) / seconds)
-            if model.dtype == "float32" and [ids for ids, _ in generated] != off.ids:
-                raise SystemExit("not measured: the sequential engine and generate() give different tokens")
+            found["sequential_off"].append(off)
+            found["generate"].append(generated)
             plan.say(f"(a) {label}, sequential: {slow.tokens_a_second:.1f} tokens/s, repetition {repetition + 1}")
     return found
+
+
+def load_stock(model: BenchModel) -> Any:
+    """Plain transformers, with its own choice of attention."""
+    stock = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+        model.checkpoint.folder, dtype=getattr(torch, model.dtype)
+    )
+    return stock.requires_grad_(False)
+
+
+async def beside_generate(
+    stock: Any, sequential: TransformersEngine, requests: list[EngineRequest], model: BenchModel
+) -> tuple[float, float]:
+    """Tokens a second of the sequential engine and of stock ``generate()``, for requests without latents.
+
+    Raises:
+        SystemExit: in float32 they gave different tokens.
+    """
+    off = await ask(sequential, requests, 1)
+    generated = [generate(stock, sequential, request, model) for request in requests]
+    if model.dtype == "float32" and [ids for ids, _ in generated] != off.ids:
+        raise SystemExit("not measured: the sequential engine and generate() give different tokens")
+    return off.tokens_a_second, sum(len(ids) for ids, _ in generated) / sum(seconds for _, seconds in generated)
 
 
 @contextmanager

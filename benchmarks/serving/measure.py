@@ -1,0 +1,124 @@
+"""Turns of all contenders, one after the other, on one model."""
+
+import base64
+import io
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks.decode.engines import set_threads, start_sequential
+from benchmarks.decode.models import BenchModel, endless, load, without_latents
+from benchmarks.decode.throughput import beside_generate, load_stock
+from benchmarks.serving.client import Turn, closed, open_loop
+from benchmarks.serving.contenders import EMBEDDED, NAMES, REDIS, SEQUENTIAL, Contender, contenders
+from benchmarks.serving.plan import Plan
+
+RATE_CONCURRENCY = 32  # whose throughput is the measure of the open loop's rates
+SLOW_MS = 1000.0
+WARM_UP = 16
+
+Found = dict[str, Any]
+
+
+def bodies(model: BenchModel, count: int, max_tokens: int, seed: int) -> list[dict[str, Any]]:
+    """Chat completions as every contender takes them; no two of any seeds are alike."""
+    return [
+        {
+            "messages": [{"role": "user", "content": [_image(picture), {"type": "text", "text": question}]}],
+            "temperature": 0,
+            "max_tokens": max_tokens,
+            "ignore_eos": True,  # to vLLM's server; the checkpoint of the others has no end
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        for question, picture in model.questions(count, seed)
+    ]
+
+
+def _image(picture: Any) -> dict[str, Any]:
+    file = io.BytesIO()
+    picture.save(file, "PNG")
+    return {
+        "type": "image_url",
+        "image_url": {"url": f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"},
+    }
+
+
+async def measure(name: str, plan: Plan, say: Callable[[str], None]) -> Found:
+    """What `report.py` makes its tables of: of each turn tokens a second and the times to the first step, by contender
+    and concurrency."""
+    model = load(name)
+    set_threads(plan.threads[name])
+    stock, sequential = load_stock(model), start_sequential(endless(model))
+    found: Found = {
+        "threads": plan.threads[name],
+        "max_tokens": plan.max_tokens[name],
+        "closed": {of: {f"{count}": [] for count in plan.concurrencies[name]} for of in NAMES},
+        "open": {},
+        "generate": [],
+    }
+    with contenders(model, plan.threads[name]) as of:
+        say(f"{name}: all are ready")
+        for contender in of.values():
+            await closed(contender, bodies(model, WARM_UP, 8, seed=10_000), 8)
+        for repetition in range(plan.repetitions[name]):
+            names = NAMES[:: -1 if repetition % 2 else 1]
+            for place, concurrency in enumerate(plan.concurrencies[name]):
+                turns = {}
+                for one in names:
+                    count = plan.count(name, concurrency, is_sequential=one == SEQUENTIAL)
+                    asked = bodies(model, count, plan.max_tokens[name], seed=100 * repetition + place)
+                    turn = turns[one] = await closed(of[one], asked, concurrency)
+                    found["closed"][one][f"{concurrency}"].append(figures(turn))
+                    say(f"{name}, {concurrency} at once, {one}: {turn.tokens_a_second:.0f} tokens/s")
+                check(turns, model, plan.max_tokens[name])
+            few = without_latents(model.requests(plan.num_generated[name], plan.max_tokens[name], seed=repetition))
+            found["generate"].append(await beside_generate(stock, sequential, few, endless(model)))
+        for place, one in enumerate(NAMES):
+            if plan.rates[name]:
+                found["open"][one] = await climb(of[one], model, plan, found, say, seed=1000 * (place + 1))
+        found["memory_mib"] = {one: contender.memory_mib() for one, contender in of.items()}
+    return found
+
+
+def figures(turn: Turn) -> dict[str, float]:
+    return {
+        "requests": len(turn.answers),
+        "tokens_a_second": turn.tokens_a_second,
+        "first_p50_ms": turn.first_ms(50),
+        "first_p99_ms": turn.first_ms(99),
+    }
+
+
+def check(turns: dict[str, Turn], model: BenchModel, max_tokens: int) -> None:
+    """All were asked the same and gave as much; in float32 the same text where latents are latents.
+
+    Raises:
+        SystemExit: they did not, so that a comparison of speed would mean nothing.
+    """
+    for name, turn in turns.items():
+        for mine, answer in zip(turns[EMBEDDED].answers, turn.answers, strict=False):
+            if answer.completion_tokens != max_tokens or answer.prompt_tokens != mine.prompt_tokens:
+                raise SystemExit(
+                    f"not measured: {name} computed {answer.prompt_tokens} and {answer.completion_tokens} tokens where "
+                    f"{mine.prompt_tokens} and {max_tokens} were due"
+                )
+            if name == REDIS and model.dtype == "float32" and answer.text != mine.text:
+                raise SystemExit(f"not measured: with and without Redis different text: {answer.text} | {mine.text}")
+
+
+async def climb(
+    contender: Contender, model: BenchModel, plan: Plan, found: Found, say: Callable[[str], None], *, seed: int
+) -> list[dict[str, float]]:
+    """Rising rates of an open loop, until p99 of the time to the first step is too long."""
+    turns = found["closed"][contender.name][f"{RATE_CONCURRENCY}"]
+    middle = sorted(turn["tokens_a_second"] for turn in turns)[len(turns) // 2] / plan.max_tokens[model.name]
+    tried: list[dict[str, float]] = []
+    for number, share in enumerate(plan.rates[model.name]):
+        rate = share * middle
+        asked = bodies(model, max(8, round(rate * plan.rate_s)), plan.max_tokens[model.name], seed=seed + number)
+        turn = await open_loop(contender, asked, rate, seed + number)
+        tried.append({"share": share, "rate": rate, **figures(turn)})
+        say(f"{contender.name}, {rate:.1f} requests/s: first step after {turn.first_ms(99):.0f} ms (p99)")
+        if turn.first_ms(99) > SLOW_MS:
+            break
+    return tried

@@ -1,0 +1,43 @@
+"""How much is measured: in full, or just enough to see that everything runs."""
+
+from dataclasses import dataclass, field
+
+from benchmarks.decode.models import EMBEDDED, RANDOM
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """max_tokens: of every answer, no more and no less. rates: of the open loop, as shares of what the contender
+    answered a second with 32 at once; the large model is too slow for one. num_generated: requests by which the
+    sequential loop and stock ``generate()`` are compared."""
+
+    models: tuple[str, ...] = (EMBEDDED, RANDOM)
+    repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 5, RANDOM: 3})
+    concurrencies: dict[str, tuple[int, ...]] = field(
+        default_factory=lambda: {EMBEDDED: (1, 8, 32, 128), RANDOM: (1, 8, 16)}
+    )
+    max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 32})
+    threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
+    num_generated: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 16, RANDOM: 4})
+    rates: dict[str, tuple[float, ...]] = field(
+        default_factory=lambda: {EMBEDDED: (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1), RANDOM: ()}
+    )
+    rate_s: float = 12.0
+
+    def count(self, name: str, concurrency: int, *, is_sequential: bool) -> int:
+        """Requests of a turn: several for each place where that is quick, so that begin and end weigh little."""
+        if name == EMBEDDED and not is_sequential:
+            return max(16, min(4 * concurrency, 256))
+        return max(8 if name == EMBEDDED else 4, concurrency)
+
+
+def quick() -> Plan:
+    """The embedded model alone, once."""
+    return Plan(
+        models=(EMBEDDED,),
+        repetitions={EMBEDDED: 1},
+        concurrencies={EMBEDDED: (1, 8, 32)},
+        max_tokens={EMBEDDED: 24},
+        rates={EMBEDDED: (0.5,)},
+        rate_s=2.0,
+    )
