@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 
 from broker.log import TERMINAL_TYPES, check_events
 from broker.redis.ending import GIVEN_BACK, Ending
+from broker.redis.following import LOST, follow
 from broker.redis.images import Images
 from broker.redis.keys import Keys
 from broker.redis.leases import Leases
@@ -20,16 +20,14 @@ from broker.redis.sweeper import Sweeper
 from broker.redis.wakeups import POLL_S, Wakeups
 from broker.settings import BrokerSettings
 from contracts.broker import BrokerClosed, LeaseLost, RunnerStatus
-from contracts.errors import BrokerUnavailable, NotReady, ResponseNotFound
-from contracts.events import Event, StepDelta
+from contracts.errors import BrokerUnavailable, NotReady
+from contracts.events import Event
 from contracts.jobs import Idempotency, ImageRef, Job, Lease, RateLimit, StoredImage
 
 log = logging.getLogger(__name__)
 
-FOLLOW_WITHOUT_REDIS_S = 30.0  # how long a follower waits for a Redis that is away
 CLOSE_S = 3.0
 NOTED_AT_ONCE = 16  # one after the other, the last of many readers would be heard of after its grace
-LOST = "The broker has lost this response. Send the request again."
 
 
 class RedisBroker:
@@ -105,35 +103,13 @@ class RedisBroker:
         return events
 
     async def follow(self, response_id: str, *, starting_after: int = -1, deltas: bool = True) -> AsyncIterator[Event]:
-        # Who follows has just submitted or asked, so it was there a moment ago.
-        position, num_seen, reached_at = max(starting_after + 1, 0), 0, time.monotonic()
-        async with self._wakeups.listening(self._logs.channel(response_id), deltas=deltas) as channel:
-            while not self._is_closed:
-                num_told = channel.num_told
-                try:
-                    page, num_events, is_over = await self._logs.page(response_id, position)
-                except BrokerUnavailable:
-                    if time.monotonic() - reached_at > FOLLOW_WITHOUT_REDIS_S:
-                        raise
-                    await channel.wait_beyond(num_told)
-                    continue
-                except ResponseNotFound:
-                    if num_seen:  # a Redis that has forgotten everything; or the reader took longer than it is kept
-                        raise BrokerUnavailable(LOST) from None
-                    raise
-                # Fewer than there were; or its beginning was trimmed, and with it what is wanted.
-                if num_events < num_seen or (position < num_events and not _begins_at(page, position)):
-                    raise BrokerUnavailable(LOST)
-                num_seen, reached_at = num_events, time.monotonic()
-                for event in page:
-                    if deltas or not isinstance(event, StepDelta):
-                        yield event
-                position += len(page)  # an entry goes only with all before it
-                if position < num_events:
-                    continue
-                if is_over:
-                    return
-                await channel.wait_beyond(num_told)
+        position = max(starting_after + 1, 0)
+        events = follow(
+            self._logs, self._wakeups, response_id, position, deltas=deltas, is_closed=lambda: self._is_closed
+        )
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
 
     async def cancel(self, response_id: str) -> None:
         await self._pass_on(response_id, await self._logs.ask_cancel(response_id))
@@ -246,7 +222,3 @@ class RedisBroker:
         task = asyncio.create_task(do())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-
-
-def _begins_at(page: Sequence[Event], position: int) -> bool:
-    return bool(page) and page[0].sequence_number == position

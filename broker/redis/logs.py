@@ -10,7 +10,7 @@ import msgspec
 from broker.log import TERMINAL_TYPES
 from broker.redis.keys import Keys, is_key_part
 from broker.redis.link import Link
-from broker.redis.wakeups import ONLY_DELTAS
+from broker.redis.news import ONLY_DELTAS
 from contracts.errors import ResponseNotFound
 from contracts.events import Created, Event, Queued, StepDelta, decode_event, encode_event
 from contracts.jobs import Job

@@ -1,6 +1,6 @@
 """One pub/sub connection for all who wait in this process.
 
-A message says only that there is something new, or new deltas and nothing else; what it is, is read. So a message that
+A message of a response's channel holds its new events; another says only that there is something to look for. One that
 is lost costs time, not events: who waits looks by itself now and then.
 """
 
@@ -13,6 +13,8 @@ from typing import Any
 
 from broker.redis.cancellation import heeding
 from broker.redis.link import MAYBE_UNREACHABLE, Link, raise_unless_unreachable
+from broker.redis.news import News
+from broker.signal import Signal
 
 log = logging.getLogger(__name__)
 
@@ -20,23 +22,23 @@ POLL_S = 5.0  # while messages come
 POLL_WITHOUT_S = 0.5  # while they cannot
 PING_EVERY_S = 3.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.05, 1.0
-ONLY_DELTAS = b"deltas"
 
 
 class Told:
-    """Counts what has been told; ``num_told`` only grows."""
+    """What has been told. ``num_told`` only grows, and so does ``num_vague``, of what did not say what there is."""
 
-    __slots__ = ("_changed", "_wakeups", "num_told")
+    __slots__ = ("_changed", "_wakeups", "news", "num_told", "num_vague")
 
-    def __init__(self, wakeups: "Wakeups") -> None:
+    def __init__(self, wakeups: "Wakeups", news: News) -> None:
         self._wakeups = wakeups
-        self._changed = asyncio.Event()
+        self._changed = Signal()
+        self.news = news
         self.num_told = 0
+        self.num_vague = 0
 
     def tell(self) -> None:
         self.num_told += 1
-        event, self._changed = self._changed, asyncio.Event()
-        event.set()
+        self._changed.notify()
 
     async def wait_beyond(self, num_told: int, *, at_most_s: float = POLL_S) -> None:
         """Returns when more has been told, or after a while in any case."""
@@ -50,17 +52,20 @@ class Told:
 class Channel:
     """One name. ``advances``: without what was said of deltas alone."""
 
-    __slots__ = ("advances", "everything", "num_readers")
+    __slots__ = ("_news", "advances", "everything", "num_readers")
 
     def __init__(self, wakeups: "Wakeups") -> None:
-        self.everything = Told(wakeups)
-        self.advances = Told(wakeups)
+        self._news = News()
+        self.everything = Told(wakeups, self._news)
+        self.advances = Told(wakeups, self._news)
         self.num_readers = 0
 
-    def tell(self, what: bytes = b"") -> None:
-        self.everything.tell()
-        if what != ONLY_DELTAS:
-            self.advances.tell()
+    def tell(self, message: bytes = b"") -> None:
+        part = self._news.hear(message) if message else None
+        for told in (self.everything, self.advances):
+            told.num_vague += part is None
+            if part is None or part.has_more or told is self.everything:
+                told.tell()
 
 
 class Wakeups:
@@ -167,4 +172,4 @@ class Wakeups:
             is_asked = False
             channel = self._channels.get(message["channel"] or b"")
             if channel is not None:
-                channel.tell(message["data"])
+                channel.tell(message["data"] if message["type"] == "message" else b"")

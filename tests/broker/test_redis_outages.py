@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from broker.limits import BrokerLimits
-from broker.redis import broker as broker_module
+from broker.redis import following as following_module
 from broker.redis.broker import RedisBroker
 from contracts.broker import LeaseLost
 from contracts.errors import BrokerUnavailable, ResponseNotFound
@@ -145,7 +145,7 @@ async def test_a_redis_that_comes_back_empty_has_lost_all_and_says_so(server: Re
 
 
 async def test_a_follower_does_not_wait_for_ever(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_module, "FOLLOW_WITHOUT_REDIS_S", 1.0)
+    monkeypatch.setattr(following_module, "FOLLOW_WITHOUT_REDIS_S", 1.0)
     async with Pair(server, BrokerLimits()) as pair:
         await pair.leased()
         reading = asyncio.create_task(read(pair.gateway, "resp_a"))

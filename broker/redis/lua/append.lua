@@ -1,6 +1,6 @@
 -- Number and append events, all or none. ARGV: epoch, the least n, token, whether the last one is terminal (1 or 0),
 -- ttl in ms while open, ttl in ms after the end, how many were published under this lease before or '',
--- token ids or '', what to say to followers, events...
+-- token ids or '', `deltas` if there is nothing else, events...
 -- Returns `ok`, n and the idempotency key; `lost` if the epoch is over; `behind` if Redis has forgotten events that it
 -- once had.
 local FIRST = 10

@@ -27,14 +27,24 @@ local function touch(ttl_ms)
 end
 
 -- The id of an entry is the sequence number plus one: the smallest id that a stream takes is 0-1, not 0-0.
+local first, told = nil, {}
+
 local function append(event)
   local number = redis.call('HINCRBY', state, 'n', 1)
+  first = first or number
+  told[#told + 1] = event
   redis.call('XADD', events, 'MAXLEN', '~', 100000, number .. '-0', 'e', event)
 end
 
--- what: `deltas` if nothing else was appended; else nothing.
-local function wake(what)
-  redis.call('PUBLISH', events, what or '')
+-- Tells followers what was appended, a line each after two that say the kind (`deltas` if that is all) and the sequence
+-- number of the first; or nothing, if it is so much that each had better read it when it can.
+local function wake(kind)
+  local lines = table.concat(told, '\n')
+  if #lines > 65536 then
+    redis.call('PUBLISH', events, '')
+  elseif first then
+    redis.call('PUBLISH', events, (kind or '') .. '\n' .. (first - 1) .. '\n' .. lines)
+  end
 end
 
 -- The first event is appended by whoever comes first: the gateway after admission, or a runner before it got so far.
