@@ -16,13 +16,13 @@ class Plan:
     concurrencies: dict[str, tuple[int, ...]] = field(
         default_factory=lambda: {EMBEDDED: (1, 8, 32, 128), RANDOM: (1, 8, 16)}
     )
-    max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 32})
+    max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 128, RANDOM: 32})
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
     num_generated: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 16, RANDOM: 4})
     rates: dict[str, tuple[float, ...]] = field(
         default_factory=lambda: {EMBEDDED: (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1), RANDOM: ()}
     )
-    rate_s: float = 12.0
+    rate_s: float = 10.0
 
     def count(self, name: str, concurrency: int, *, is_sequential: bool) -> int:
         """Requests of a turn: several for each place where that is quick, so that begin and end weigh little."""
