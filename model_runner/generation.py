@@ -34,7 +34,7 @@ class GenerationDefaults:
         if room < 1:
             raise PromptTooLong(
                 f"the prompt has {num_prompt_tokens} tokens, images included; the context holds {context_tokens}. "
-                "Send a shorter question, or fewer or smaller images.",
+                "Send a shorter question or conversation, or fewer or smaller images.",
                 param="question",
             )
         temperature = self.temperature if asked.temperature is None else asked.temperature

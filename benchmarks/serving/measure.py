@@ -52,7 +52,7 @@ async def measure(name: str, plan: Plan, say: Callable[[str], None]) -> Found:
     found: Found = {
         "threads": plan.threads[name],
         "max_tokens": plan.max_tokens[name],
-        "closed": {of: {f"{count}": [] for count in plan.concurrencies[name]} for of in NAMES},
+        "closed": {of: {f"{count}": [] for count in plan.repetitions[name]} for of in NAMES},
         "open": {},
         "generate": [],
     }
@@ -60,9 +60,10 @@ async def measure(name: str, plan: Plan, say: Callable[[str], None]) -> Found:
         say(f"{name}: all are ready")
         for contender in of.values():
             await closed(contender, bodies(model, WARM_UP, 8, seed=10_000), 8)
-        for repetition in range(plan.repetitions[name]):
+        for repetition in range(max(plan.repetitions[name].values())):
             names = NAMES[:: -1 if repetition % 2 else 1]
-            for place, concurrency in enumerate(plan.concurrencies[name]):
+            wanted = [count for count, most in plan.repetitions[name].items() if repetition < most]
+            for place, concurrency in enumerate(wanted):
                 turns = {}
                 for one in names:
                     count = plan.count(name, concurrency, is_sequential=one == SEQUENTIAL)

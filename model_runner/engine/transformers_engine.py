@@ -7,6 +7,7 @@ nothing is clever, and so it is what the tests and the evaluation compare the se
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any, cast
 
 import torch
@@ -27,13 +28,14 @@ from model_runner.ablation.feedback import DonorBank, Feedback
 from model_runner.ablation.samples import donor_requests
 from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, SamplingSettings, StopReason, TokenDelta
+from model_runner.engine.in_thread import in_thread
 from model_runner.generation import GenerationDefaults
 from model_runner.image_processor import load_image_processor
 from model_runner.settings import LatentAblation, RunnerSettings
 
 
 class TransformersEngine:
-    """Requests wait for each other; a token is computed in a thread, so that the event loop stays free."""
+    """Requests wait for each other; each is computed in a thread, so that the event loop stays free."""
 
     name = "transformers"
 
@@ -108,9 +110,9 @@ class TransformersEngine:
         waited_from = time.monotonic()
         async with self._turn:
             queue_ms = (time.monotonic() - waited_from) * 1000
-            deltas = self._deltas(request, queue_ms, row)
-            while (delta := await _in_thread(deltas)) is not None:
-                yield delta
+            async with aclosing(in_thread(self._deltas(request, queue_ms, row))) as deltas:
+                async for delta in deltas:
+                    yield delta
 
     async def _record_donor(self, request: EngineRequest) -> int:
         """Answer a request with its own latents and keep them."""
@@ -119,10 +121,12 @@ class TransformersEngine:
         ids: list[int] = []
         num_prompt_tokens = 0
         async with self._turn:
-            deltas = self._deltas(request, 0.0, OWN)
-            while not has_enough(ids, spec) and (delta := await _in_thread(deltas)) is not None:
-                num_prompt_tokens = delta.prompt.num_tokens if delta.prompt else num_prompt_tokens
-                ids += delta.ids
+            async with aclosing(in_thread(self._deltas(request, 0.0, OWN))) as deltas:
+                async for delta in deltas:
+                    num_prompt_tokens = delta.prompt.num_tokens if delta.prompt else num_prompt_tokens
+                    ids += delta.ids
+                    if has_enough(ids, spec):
+                        break
             return self._feedback.bank.add(self._latents, block_positions(ids, num_prompt_tokens, spec))
 
     async def is_alive(self) -> bool:
@@ -191,16 +195,6 @@ class TransformersEngine:
         image_id = self._checkpoint.image_token_id
         sizes = iter((images["image_grid_thw"].prod(-1) // self._processor.merge_size**2).tolist() if images else [])
         return [token for one in prompt_ids for token in ([one] * next(sizes) if one == image_id else [one])]
-
-
-async def _in_thread(deltas: Iterator[TokenDelta]) -> TokenDelta | None:
-    """The next delta. Cancelled, it still waits for the thread: the model must not be given to another before."""
-    step = asyncio.ensure_future(asyncio.to_thread(next, deltas, None))
-    try:
-        return await asyncio.shield(step)
-    except asyncio.CancelledError:
-        await asyncio.wait([step])
-        raise
 
 
 def in_block(chosen: int, phase: int, spec: LatentSpec) -> int:

@@ -32,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def durable(tmp_path: Path) -> Iterator[RedisServer]:
-    with RedisServer(tmp_path / "redis", is_persistent=True) as server:
+    with RedisServer(tmp_path / "redis", is_persistent=True, options=("--appendfsync", "always")) as server:
         yield server
 
 
