@@ -27,7 +27,7 @@ $(KERNELS_STAMP): requirements/cpu.txt requirements/kernels.txt pyproject.toml t
 	@touch $@
 
 test: check test-kernels deploy-tools  ## everything CI runs
-	$(PYTHON) -m pytest tests $(TOGETHER) --ignore=tests/architecture --ignore=tests/docs $(ARGS)
+	$(PYTHON) -m pytest tests $(TOGETHER) --durations=25 --ignore=tests/architecture --ignore=tests/docs $(ARGS)
 
 test-slow: setup      ## the exhaustive tests: every position of every block, and a crowd for four times five minutes
 	$(PYTHON) -m pytest tests -m slow $(TOGETHER) $(ARGS)
