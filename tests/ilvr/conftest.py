@@ -15,6 +15,7 @@ from broker.embedded import EmbeddedBroker
 from service.app import create_app
 from service.settings import ServiceSettings
 from tests.scripted_runner import ScriptedRunner
+from tests.service.conftest import QuietServer
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class ServerThread(threading.Thread):
         await self.runner.start()
         app = create_app(self.broker, ServiceSettings(), CollectorRegistry())
         config = uvicorn.Config(app, port=0, log_config=None, ws="none", timeout_graceful_shutdown=1)
-        self._server = uvicorn.Server(config)
+        self._server = QuietServer(config)
         serving = asyncio.create_task(self._server.serve())
         while not self._server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
