@@ -36,9 +36,13 @@ class News:
     def __init__(self) -> None:
         self._parts: deque[Part] = deque(maxlen=KEPT)
 
-    def hear(self, message: bytes) -> Part:
-        """What a message says: its kind, the number of its first event, and the events, a line each."""
-        kind, first, *encoded = message.split(b"\n")
+    def hear(self, message: bytes) -> Part | None:
+        """What a message says: its kind, the number of its first event, and the events, a line each. None: nothing, or
+        it is of another version, in a form that is not known here."""
+        kind, _, rest = message.partition(b"\n")
+        first, *encoded = rest.split(b"\n")
+        if not (first.isdigit() and encoded):
+            return None
         part = Part(int(first), encoded, has_more=kind != ONLY_DELTAS)
         if self._parts and self._parts[-1].end != part.first:
             self._parts.clear()

@@ -61,7 +61,7 @@ class Channel:
         self.num_readers = 0
 
     def tell(self, message: bytes = b"") -> None:
-        part = self._news.hear(message) if message else None
+        part = self._news.hear(message)
         for told in (self.everything, self.advances):
             told.num_vague += part is None
             if part is None or part.has_more or told is self.everything:
