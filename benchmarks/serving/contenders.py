@@ -28,7 +28,7 @@ class Contender:
     pids: tuple[int, ...]
 
     def memory_mib(self) -> float:
-        """Of all its processes; what several share is counted once."""
+        """Of all its processes; of what they share with any other, their part."""
         processes = [psutil.Process(pid) for pid in self.pids]
         processes += [child for parent in processes for child in parent.children(recursive=True)]
         return float(sum(one.memory_full_info().pss for one in processes)) / 2**20

@@ -76,7 +76,7 @@ async def measure(name: str, plan: Plan, say: Callable[[str], None]) -> Found:
             found["generate"].append(await beside_generate(stock, sequential, few, endless(model)))
         for place, one in enumerate(NAMES):
             if plan.rates[name]:
-                found["open"][one] = await climb(of[one], model, plan, found, say, seed=1000 * (place + 1))
+                found["open"][one] = await climb(of[one], model, plan, found, say, seed=1_000_000 * (place + 1))
         found["memory_mib"] = {one: contender.memory_mib() for one, contender in of.items()}
     return found
 

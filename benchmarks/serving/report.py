@@ -21,8 +21,9 @@ question each (no two alike) by one client on the same cores:
 
 * **{EMBEDDED}**: `ilvr serve`;
 * **{REDIS}**: Redis, one `ilvr gateway` and one `ilvr runner`;
-* **{STOCK}**: vLLM's OpenAI server with its own Qwen2.5-VL class and worker and the same settings of the engine \
-(`benchmarks/peers/stock.py`), to which latent tokens are words: what the gateway costs, and latents;
+* **{STOCK}**: vLLM's OpenAI server with its own Qwen2.5-VL class and worker, to which latent tokens are words: what \
+the gateway costs, and latents. So that nothing else differs it has the settings of our engine (eager, where vLLM \
+would compile), our image processor and our kernels for a CPU (`benchmarks/peers/stock.py`);
 * **{SEQUENTIAL}**: plain transformers behind FastAPI, one request after the other (`benchmarks/peers/sequential.py`).
 
 All are up at the same time and take turns, in both orders; a ratio is taken within a repetition. End tokens are \
@@ -107,8 +108,8 @@ def _open(name: str, found: Found) -> PartReport | None:
 def _memory(name: str, found: Found) -> PartReport:
     rows = [[of, f"{mib:.0f}"] for of, mib in found["memory_mib"].items()]
     text = (
-        "All processes of a server after its turns, pages that several share counted once (PSS); the KV cache is the "
-        "default of 512 MiB where there is one."
+        "All processes of a server after its turns, beside the others: of pages that several processes share each "
+        "counts its part (PSS), so a server alone takes more. The KV cache is the default of 512 MiB where there is one."
     )
     return PartReport(key=f"{name} memory", title=f"{name}: memory", text=text, header=["server", "MiB"], rows=rows)
 

@@ -40,7 +40,6 @@ class RedisBroker:
         limits, ttl_s = settings.limits(), settings.redis_ttl_s
         keys = Keys(settings.key_prefix)
         self._keys = keys
-        self._limits = limits
         self._link = link = Link(settings)
         self._logs = Logs(link, keys, ttl_s=ttl_s, keep_finished_s=limits.keep_finished_s)
         self._queue = Queue(link, keys, limits, ttl_s=ttl_s, affinity_s=settings.redis_affinity_s)

@@ -41,7 +41,7 @@ class News:
         it is of another version, in a form that is not known here."""
         kind, _, rest = message.partition(b"\n")
         first, *encoded = rest.split(b"\n")
-        if not (first.isdigit() and encoded):
+        if not (first.isdigit() and encoded and all(encoded)):
             return None
         part = Part(int(first), encoded, has_more=kind != ONLY_DELTAS)
         if self._parts and self._parts[-1].end != part.first:

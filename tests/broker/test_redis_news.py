@@ -7,7 +7,7 @@ from contracts.events import encode_event
 from tests.broker.samples import delta, done, job
 
 
-@pytest.mark.parametrize("message", [b"", b"x", b"\n", b"deltas\n3", b"v2\nthree\n{}", b"\n-1\n{}"])
+@pytest.mark.parametrize("message", [b"", b"x", b"\n", b"deltas\n3", b"v2\nthree\n{}", b"\n-1\n{}", b"deltas\n3\n"])
 def test_a_message_in_another_form_says_nothing(message: bytes) -> None:
     news = News()
     assert news.hear(message) is None

@@ -1,10 +1,11 @@
 """Items of a thread reach the loop in order, and the thread never outlives who takes them."""
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 
 import pytest
 
@@ -60,20 +61,35 @@ async def test_left_early_it_makes_at_most_what_was_begun() -> None:
     assert len(made) == num_made
 
 
-async def test_cancelled_it_waits_for_the_thread() -> None:
+@pytest.mark.parametrize("num_cancels", [1, 2, 3])
+async def test_cancelled_it_waits_for_the_thread(num_cancels: int) -> None:
     made: list[int] = []
 
     async def take() -> None:
-        async with aclosing(in_thread(slowly(made, 1000, 0.1))) as items:
+        async with aclosing(in_thread(slowly(made, 1000, 0.2))) as items:
             async for _ in items:
                 pass
 
     taking = asyncio.create_task(take())
-    await asyncio.sleep(0.15)  # in the middle of the second
-    taking.cancel()
-    with suppress(asyncio.CancelledError):
+    await asyncio.sleep(0.25)  # in the middle of the second
+    for _ in range(num_cancels):
+        taking.cancel()
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
         await taking
-    num_made = len(made)
-    assert num_made == 2
-    await asyncio.sleep(0.25)
-    assert len(made) == num_made
+    assert len(made) == 2
+    await asyncio.sleep(0.5)
+    assert len(made) == 2
+
+
+async def test_an_error_after_it_was_left_is_nobodys(caplog: pytest.LogCaptureFixture) -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        time.sleep(0.1)
+        raise ValueError("broken")
+
+    async with aclosing(in_thread(items())) as taken:
+        assert await anext(taken) == 1
+    gc.collect()
+    await asyncio.sleep(0)
+    assert not caplog.records
