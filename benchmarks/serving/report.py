@@ -109,7 +109,8 @@ def _memory(name: str, found: Found) -> PartReport:
     rows = [[of, f"{mib:.0f}"] for of, mib in found["memory_mib"].items()]
     text = (
         "All processes of a server after its turns, beside the others: of pages that several processes share each "
-        "counts its part (PSS), so a server alone takes more. The KV cache is the default of 512 MiB where there is one."
+        "counts its part (PSS), so a server alone takes more. The KV cache is the default of 512 MiB, where there is "
+        "one."
     )
     return PartReport(key=f"{name} memory", title=f"{name}: memory", text=text, header=["server", "MiB"], rows=rows)
 
