@@ -41,8 +41,10 @@ async def kill_runner(world: World) -> None:
 async def kill_engine(world: World) -> None:
     """-9 of the engine process: the runner hands back its jobs, and ends with a status that says why."""
     runner = world.fleet.runners[0]
-    world.kill_engine(runner)
-    assert await runner.until_ended() == ENGINE_LOST_STATUS
+    with world.hold_engine(runner):  # so that it has something to lose
+        await asyncio.sleep(HELD_S / 2)
+        world.kill_engine(runner)
+        assert await runner.until_ended() == ENGINE_LOST_STATUS
     await world.fleet.restart(runner)
 
 

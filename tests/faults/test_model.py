@@ -34,6 +34,8 @@ VARIABLES = {
     "ILVR_SERVICE_DRAIN_GRACE_S": "0",
     # Two engines and all else share the cores of this machine: a step may keep a runner from its heartbeat.
     "ILVR_BROKER_RUNNER_SILENCE_S": "15",
+    # A runner that was started anew knows no picture, and one that knows them all has room: nothing would be broken.
+    "ILVR_BROKER_REDIS_AFFINITY_S": "0",
 }
 PACE = Pace(in_flight=200, rate_per_s=150, patience_s=600, before_s=2, after_s=2, pause_s=60, outage_s=3)
 
