@@ -61,8 +61,7 @@ def dummy_weights() -> Iterator[None]:
     made = vllm_engine.engine_arguments
 
     def with_dummies(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        # Half of a GPU is enough, and the engine before may just be giving its memory back.
-        return made(*args, **kwargs) | {"load_format": "dummy", "gpu_memory_utilization": 0.5}
+        return made(*args, **kwargs) | {"load_format": "dummy"}
 
     vllm_engine.engine_arguments = with_dummies
     try:
@@ -128,6 +127,7 @@ async def run(folder: Path, *, is_cpu: bool, batches: Sequence[int], repetitions
             max_num_seqs=max(batches),
             max_model_len=1024,
             kv_cache_mib=KV_CACHE_MIB[is_cpu],
+            gpu_memory_utilization=0.5,  # the engine before may just be giving its memory back
             enforce_eager=graphs == "eager",
         )
         with dummy_weights():

@@ -31,6 +31,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-num-batched-tokens", type=int, metavar="N", help="tokens computed in one step")
     add("--block-size", type=int, metavar="N", help="tokens in a KV block (default 32)")
     add("--kv-cache-mib", type=int, metavar="N", help="size of the KV cache (default on a CPU: 512)")
+    add(
+        "--gpu-memory-utilization",
+        type=float,
+        metavar="PART",
+        help="part of a GPU's memory that must be free and may be taken (default 0.92); less on a shared GPU",
+    )
     add("--num-kv-blocks", type=int, metavar="N", help="size of the KV cache in blocks instead")
     add("--max-images", type=int, metavar="N", help="images in one request (default 8)")
     add("--max-history-latents", type=int, metavar="N", help="latents in a prompt; more are refused (default 512)")

@@ -32,6 +32,12 @@ class RunnerSettings(BaseSettings):
     max_num_batched_tokens: int | None = Field(None, ge=32, description="Tokens computed in one step.")
     block_size: int = Field(32, ge=1, description="Tokens in a KV block. The CPU kernel wants multiples of 32.")
     kv_cache_mib: int | None = Field(None, ge=1, description="KV cache size; on a CPU 512 if not given.")
+    gpu_memory_utilization: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="Part of a GPU's memory that must be free and may be taken; vLLM's 0.92 if not given.",
+    )
     num_kv_blocks: int | None = Field(None, ge=2, description="KV cache size in blocks; for tests of preemption.")
     prefix_caching: bool | None = Field(None, description="On, unless latents are ablated: then it cannot be.")
     max_images: int = Field(8, ge=0, description="Images in one request.")

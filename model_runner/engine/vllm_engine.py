@@ -271,6 +271,8 @@ def engine_arguments(
         "disable_log_stats": False,  # our own recorder needs them
     }
     if not is_cpu:
+        if settings.gpu_memory_utilization is not None:
+            arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
         # The first knows no float32. Both say of a step what latents are found by, which vLLM's own choice may not.
         arguments["attention_backend"] = "TRITON_ATTN" if dtype == "float32" else "FLASH_ATTN"
         if dtype == "float32":

@@ -27,9 +27,13 @@ def read(folder: Path, *, is_cpu: bool, rule: BlockRule | None = None) -> tuple[
 async def running(
     folder: Path, *, is_cpu: bool, runner: Runner, graphs: Graphs, worker: str, **settings: Any
 ) -> AsyncIterator[VllmEngine]:
-    """float32, eight requests at once, 64 MiB of KV cache. ``worker``: a class of ``tests.gpu.workers``."""
+    """float32, eight requests at once, 64 MiB of KV cache. ``worker``: a class of ``tests.gpu.workers``.
+
+    Little of a GPU must be free: the engine before may just be giving its memory back, and others may run beside.
+    """
     checkpoint, defaults = read(folder, is_cpu=is_cpu, rule=settings.get("latent_exit"))
     told = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_mib": 64, "max_model_len": 2048, **settings}
+    told.setdefault("gpu_memory_utilization", 0.1)
     told["enforce_eager"] = graphs == "eager"
     with _told(runner, graphs, worker):
         engine = VllmEngine.start(RunnerSettings(model=checkpoint.folder, **told), checkpoint, defaults)
@@ -50,8 +54,7 @@ def _told(runner: Runner, graphs: Graphs, worker: str) -> Iterator[None]:
         made = arguments(*args, **kwargs)
         if graphs != "eager":
             made["compilation_config"] = {"cudagraph_mode": graphs}
-        # Half of a GPU, of which little is used: the engine before may just be giving its memory back.
-        return {**made, "worker_cls": f"tests.gpu.workers.{worker}", "gpu_memory_utilization": 0.5}
+        return {**made, "worker_cls": f"tests.gpu.workers.{worker}"}
 
     os.environ[RUNNER_VARIABLE] = "1" if runner == "V2" else "0"
     vllm_engine.engine_arguments = changed

@@ -1,6 +1,6 @@
 """On a GPU: the recorded tokens, eager and with captured graphs, on both model runners, in float32; bfloat16 roughly.
 
-**Never run yet**: no GPU was at hand (``docs/gpu.md``).
+**Never run to its end**: engines were started on a GPU once, beside too many others (``docs/gpu.md``).
 
 Each engine gets every scenario that ``test_scenarios.py`` runs on a CPU. What is new here is the device, Triton
 compiled instead of interpreted, asynchronous scheduling, KV blocks of 16 tokens, and graphs, which are really taken.

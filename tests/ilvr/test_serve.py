@@ -32,6 +32,8 @@ def test_options_become_settings() -> None:
     assert not settings.prefix_caching
     settings = serve.runner_settings(parsed("--max-history-latents", "7", "--max-replayed-pads", "2"))
     assert (settings.max_history_latents, settings.max_replayed_pads) == (7, 2)
+    assert settings.gpu_memory_utilization is None
+    assert serve.runner_settings(parsed("--gpu-memory-utilization", "0.4")).gpu_memory_utilization == 0.4
 
 
 def test_an_ablation_is_a_setting_of_the_engine() -> None:

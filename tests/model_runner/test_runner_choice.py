@@ -69,6 +69,16 @@ def test_on_a_gpu_the_attention_backend_and_the_graphs_are_named(
     assert not {"attention_backend", "compilation_config"} & set(on_cpu)
 
 
+@pytest.mark.parametrize(("is_cpu", "asked", "expected"), [(False, None, {}), (False, 0.4, {0.4}), (True, 0.4, {})])
+def test_a_gpu_can_be_shared(
+    is_cpu: bool, asked: float | None, expected: set[float], maze_checkpoint: Checkpoint
+) -> None:
+    """What is not given is vLLM's to choose, and a CPU has no such memory."""
+    settings = load_settings(model=maze_checkpoint.folder, gpu_memory_utilization=asked)
+    told = engine_arguments(settings, maze_checkpoint, is_cpu=is_cpu, uses_v2=not is_cpu)
+    assert {told[name] for name in told if name == "gpu_memory_utilization"} == set(expected)
+
+
 @pytest.mark.parametrize("is_cpu", [True, False])
 def test_scheduling_is_asynchronous_on_a_gpu(is_cpu: bool, maze_checkpoint: Checkpoint) -> None:
     """A CPU has none; each way of scheduling has its class."""
