@@ -46,12 +46,12 @@ class Images:
             raise Overloaded("The image store is full of images that are being worked on. Try again shortly.")
         keys = self._keys.file(image.ref.id)
         if not await self._link.run("file_write", keys, token, self._file_ms):
-            await self._link.run("file_write", keys, token, self._file_ms, image.media_type, image.data)
+            await self._link.run("file_write", keys, token, self._file_ms, image.media_type, image.data, alone=True)
 
     async def get(self, image_id: str, owner: str | None) -> StoredImage:
         """Raises ``ImageNotFound``."""
         token, ref = await self._use(image_id, owner)
-        found = await self._link.run("file_read", self._keys.file(image_id), self._file_ms)
+        found = await self._link.run("file_read", self._keys.file(image_id), self._file_ms, alone=True)
         if found is None:
             await self._run("image_forget", image_id, token)
             raise _not_found(image_id)

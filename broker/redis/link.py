@@ -68,16 +68,20 @@ class Link:
         self._down_since: float | None = None
         self._refused: set[str] = set()  # scripts, in this outage
 
-    async def run(self, name: str, keys: Sequence[str], *args: Argument) -> Any:
-        """The answer of a script. Raises ``BrokerUnavailable``."""
+    async def run(self, name: str, keys: Sequence[str], *args: Argument, alone: bool = False) -> Any:
+        """The answer of a script. ``alone``: what goes or comes may be large, and nothing small should wait behind it.
+
+        Raises ``BrokerUnavailable``.
+        """
         wanted = script(name)
+        told = (len(keys), *keys, *args)
         give_up_at, pause_s = time.monotonic() + RETRY_S, FIRST_PAUSE_S
         while True:
             try:
                 try:
-                    answer = await self._servers.execute(keys[0], "EVALSHA", wanted.sha, len(keys), *keys, *args)
+                    answer = await self._servers.execute(keys[0], "EVALSHA", wanted.sha, *told, alone=alone)
                 except NoScriptError:  # a server that has just started, or SCRIPT FLUSH
-                    answer = await self._servers.execute(keys[0], "EVAL", wanted.source, len(keys), *keys, *args)
+                    answer = await self._servers.execute(keys[0], "EVAL", wanted.source, *told, alone=alone)
             except MAYBE_UNREACHABLE as error:
                 raise_unless_unreachable(error)
                 self._note_down(name, error)

@@ -12,6 +12,7 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, ClusterDownError, ConnectionError, MovedError, TimeoutError
 
 from broker.redis.cancellation import heeding
+from broker.redis.together import Together
 
 MAX_CONNECTIONS = 64  # to a server, for calls; more wait for one of them
 MAX_REDIRECTIONS = 5
@@ -19,8 +20,8 @@ Address = tuple[str, int]
 
 
 class Servers(Protocol):
-    async def execute(self, key: str, *command: Any) -> Any:
-        """A command whose keys lie in the slot of this one."""
+    async def execute(self, key: str, *command: Any, alone: bool = False) -> Any:
+        """A command whose keys lie in the slot of this one. ``alone``: it or its answer may be large."""
         ...
 
     async def any_client(self) -> Any:
@@ -36,16 +37,16 @@ def open_servers(url: str, *, is_cluster: bool, wait_s: float, **options: Any) -
 
 class OneServer:
     def __init__(self, url: str, wait_s: float, options: dict[str, Any]) -> None:
-        self._client = _client(url, wait_s, options)
+        self._server = _server(url, wait_s, options)
 
-    async def execute(self, key: str, *command: Any) -> Any:
-        return await heeding(self._client.execute_command(*command))
+    async def execute(self, key: str, *command: Any, alone: bool = False) -> Any:
+        return await (self._server.execute_alone if alone else self._server.execute)(*command)
 
     async def any_client(self) -> Any:
-        return self._client
+        return self._server.client
 
     async def aclose(self) -> None:
-        await _close(self._client)
+        await self._server.aclose()
 
 
 class Cluster:
@@ -55,22 +56,22 @@ class Cluster:
         self._url = url
         self._wait_s = wait_s
         self._options = options
-        seed = _client(url, wait_s, options)
-        login = seed.connection_pool.connection_kwargs
+        seed = _server(url, wait_s, options)
+        login = seed.client.connection_pool.connection_kwargs
         self._seed: Address = (login.get("host", "localhost"), int(login.get("port", 6379)))
-        self._clients: dict[Address, Any] = {self._seed: seed}
+        self._servers: dict[Address, Together] = {self._seed: seed}
         self._address_of: dict[int, Address] = {}
         self._learning = asyncio.Lock()
 
-    async def execute(self, key: str, *command: Any) -> Any:
+    async def execute(self, key: str, *command: Any, alone: bool = False) -> Any:
         slot = key_slot(key.encode())
         if slot not in self._address_of:
             await self._learn(slot)
         address = self._address_of[slot]
         for _ in range(MAX_REDIRECTIONS):
-            client = self._client_of(address)
+            server = self._server_of(address)
             try:
-                return await heeding(client.execute_command(*command))
+                return await (server.execute_alone if alone else server.execute)(*command)
             except MovedError as moved:
                 address = self._address_of[slot] = (moved.host or address[0], moved.port)
             except AskError as asked:  # the slot is moving there just now
@@ -83,14 +84,14 @@ class Cluster:
     async def any_client(self) -> Any:
         if not self._address_of:
             await self._learn(0)
-        return self._client_of(next(iter(self._address_of.values())))
+        return self._server_of(next(iter(self._address_of.values()))).client
 
     async def aclose(self) -> None:
-        for client in self._clients.values():
-            await _close(client)
+        for server in self._servers.values():
+            await server.aclose()
 
     async def _ask(self, address: Address, command: tuple[Any, ...]) -> Any:
-        async with self._client_of(address).pipeline(transaction=False) as pipe:
+        async with self._server_of(address).client.pipeline(transaction=False) as pipe:
             pipe.execute_command("ASKING")
             pipe.execute_command(*command)
             _, answer = await heeding(pipe.execute())
@@ -102,9 +103,9 @@ class Cluster:
             if wanted in self._address_of:
                 return
             failure: Exception = ClusterDownError("no node of the cluster knows who has a slot")
-            for address in tuple(self._clients):
+            for address in tuple(self._servers):
                 try:
-                    ranges = await heeding(self._client_of(address).execute_command("CLUSTER", "SLOTS"))
+                    ranges = await self._server_of(address).execute_alone("CLUSTER", "SLOTS")
                 except (ConnectionError, TimeoutError, OSError) as error:
                     failure = error
                     continue
@@ -115,21 +116,16 @@ class Cluster:
                     return
             raise failure
 
-    def _client_of(self, address: Address) -> Any:
-        client = self._clients.get(address)
-        if client is None:
+    def _server_of(self, address: Address) -> Together:
+        server = self._servers.get(address)
+        if server is None:
             options = {**self._options, "host": address[0], "port": address[1]}
-            client = self._clients[address] = _client(self._url, self._wait_s, options, is_elsewhere=True)
-        return client
+            server = self._servers[address] = _server(self._url, self._wait_s, options, is_elsewhere=True)
+        return server
 
 
-def _client(url: str, wait_s: float, options: dict[str, Any], *, is_elsewhere: bool = False) -> Any:
+def _server(url: str, wait_s: float, options: dict[str, Any], *, is_elsewhere: bool = False) -> Together:
     pool = BlockingConnectionPool.from_url(url, max_connections=MAX_CONNECTIONS, timeout=wait_s, **options)
     if is_elsewhere:  # with the login of the URL
         pool.connection_kwargs |= {"host": options["host"], "port": options["port"]}
-    return Redis(connection_pool=pool)
-
-
-async def _close(client: Any) -> None:
-    await client.aclose()
-    await client.connection_pool.disconnect()
+    return Together(Redis(connection_pool=pool))

@@ -36,4 +36,4 @@ class TwoProcesses:
 
 def client_of(broker: RedisBroker) -> Any:
     """redis-py's, to look behind the broker."""
-    return broker._link._servers._client  # type: ignore[attr-defined]
+    return broker._link._servers._server.client  # type: ignore[attr-defined]
