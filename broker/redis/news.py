@@ -49,6 +49,10 @@ class News:
         self._parts.append(part)
         return part
 
+    def is_behind(self, position: int) -> bool:
+        """Whether what is known ends before a place: its messages are late, or the log is not what it was."""
+        return bool(self._parts) and self._parts[-1].end < position
+
     def since(self, position: int, *, deltas: bool) -> tuple[list[Event], int] | None:
         """Events from a number on and the number of the next; None: it takes the log to say."""
         if not self._parts or self._parts[-1].end == position:
