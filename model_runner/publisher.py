@@ -86,7 +86,8 @@ class Publisher:
                 if pause_s == FIRST_PAUSE_S:  # not each time
                     log.warning("response %s: %s Trying again.", self._lease.job.response_id, error)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._given_up.wait(), pause_s)
+                async with asyncio.timeout(pause_s):
+                    await self._given_up.wait()
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
 

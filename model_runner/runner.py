@@ -201,7 +201,8 @@ class Runner:
         """Whether it answers at all, and what it has counted. Apart from the heartbeat, which must not wait for it."""
         while True:
             try:
-                stats = await asyncio.wait_for(self._engine.stats(), ENGINE_SILENCE_S)
+                async with asyncio.timeout(ENGINE_SILENCE_S):
+                    stats = await self._engine.stats()
             except TimeoutError:
                 self._is_silent = True
                 if self._asking is not None:

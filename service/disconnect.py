@@ -102,7 +102,8 @@ class Readers:
         due_at = loop.time() + TELL_EVERY_S
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake_up.wait(), max(due_at - loop.time(), 0))
+                async with asyncio.timeout_at(due_at):
+                    await self._wake_up.wait()
             self._wake_up.clear()
             if loop.time() >= due_at:
                 due_at = loop.time() + TELL_EVERY_S

@@ -27,7 +27,8 @@ class StopSignals:
     async def pause(self, seconds: float) -> None:
         """Sleep, unless a second signal comes."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.insisted.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.insisted.wait()
 
 
 @contextlib.contextmanager

@@ -64,7 +64,8 @@ class ScriptedEngine:
     async def _pause(self, seconds: float) -> None:
         """Raises ``EngineDead``, at once if it dies meanwhile."""
         try:
-            await asyncio.wait_for(self._is_dead.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._is_dead.wait()
         except TimeoutError:
             return
         raise EngineDead("the engine is gone")

@@ -3,18 +3,16 @@
 import asyncio
 import contextlib
 import dataclasses
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from tests.faults.conftest import VARIABLES, scripted_command, scripted_world
 from tests.faults.crowd import next_number
+from tests.faults.deaf import deaf, get, most_memory_mib
 from tests.faults.fleet import Fleet, gauge
-from tests.faults.process import Process
 from tests.faults.world import World, run_scenario
 
 NUM_DEAF = 20
@@ -48,17 +46,6 @@ async def long_response(url: str) -> str:
     return str(answer["id"])
 
 
-@contextlib.contextmanager
-def deaf(url: str, response_id: str) -> Iterator[None]:
-    """One client. The kernel takes little on its side of the connection."""
-    address = urlsplit(url)
-    with socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect((address.hostname, address.port))
-        connection.sendall(f"GET /v1/reason/{response_id}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        yield
-
-
 async def until_read_by(url: str, count: int) -> None:
     """That many streams are being sent at once, and so cannot get rid of what they have."""
     most = 0.0
@@ -70,25 +57,15 @@ async def until_read_by(url: str, count: int) -> None:
     assert most >= count
 
 
-async def most_memory_mib(process: Process) -> float:
-    """Until it is cancelled."""
-    most = 0.0
-    with contextlib.suppress(asyncio.CancelledError):
-        while True:
-            most = max(most, process.memory_mib())
-            await asyncio.sleep(0.1)
-    return most
-
-
 async def test_clients_that_stop_reading(world: World) -> None:
     """While they are connected, others are answered; then they are dropped, although they never leave."""
     gateway, url = world.fleet.gateways[0], world.fleet.urls[0]
-    response_id = await long_response(url)
+    request = get(f"/v1/reason/{await long_response(url)}/events")
     before_mib = gateway.memory_mib()
 
     async def stop_reading(world: World) -> None:
         for _ in range(NUM_DEAF):
-            stack.enter_context(deaf(url, response_id))
+            stack.enter_context(deaf(url, request))
         await until_read_by(url, NUM_DEAF)
         await asyncio.sleep(WRITE_TIMEOUT_S)
 

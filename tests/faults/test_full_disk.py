@@ -10,6 +10,7 @@ import pytest
 from tests.faults.breaks import nothing
 from tests.faults.conftest import VARIABLES, scripted_command, scripted_world
 from tests.faults.fleet import Fleet
+from tests.faults.model import model_world
 from tests.faults.world import World, run_scenario
 
 FULL = Path("/dev/full")
@@ -36,8 +37,19 @@ def test_the_device_is_what_it_says() -> None:
         FULL.write_text("anything")
 
 
-async def test_nothing_is_lost_where_no_log_can_be_written(world: World) -> None:
+async def nothing_is_lost(world: World) -> None:
     await run_scenario(world, "no space for logs", nothing)
     for process in (*world.fleet.gateways, *world.fleet.runners):
         process.send(signal.SIGTERM)
         assert await process.until_ended() == 0
+
+
+async def test_nothing_is_lost_where_no_log_can_be_written(world: World) -> None:
+    await nothing_is_lost(world)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+async def test_nothing_is_lost_with_the_model(tmp_path: Path) -> None:
+    async with model_world(tmp_path, output=FULL) as world:
+        await nothing_is_lost(world)

@@ -1,129 +1,51 @@
 """The embedded model, two engines, 200 requests in flight, and every way to break it: ``make test-faults``."""
 
 import asyncio
-import base64
 import contextlib
-import io
-import os
-import signal
-from collections.abc import AsyncIterator, Iterator, Sequence
+import socket
+from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 import pytest_asyncio
 
-from contracts.maze_pictures import draw_maze
-from contracts.mazes import distinct, run_path
-from tests.faults import breaks
-from tests.faults.fleet import ILVR, Fleet
-from tests.faults.process import Process
-from tests.faults.record import Request
+from tests.faults.deaf import deaf, most_memory_mib, post, read_to_end
+from tests.faults.model import model_world
 from tests.faults.scenarios import Scenarios
-from tests.faults.world import Pace, World
+from tests.faults.world import World, run_scenario
 
 pytestmark = [pytest.mark.faults, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1800)]
 
-QUESTION = "Find a safe path from S to G."
-NUM_MAZES = 24
-VARIABLES = {
-    "ILVR_BROKER_MAX_WAITING": "1000",
-    # Answers take a moment: any grace would do for most, and then nothing is handed back or goes on elsewhere.
-    "ILVR_RUNNER_DRAIN_GRACE_S": "0",
-    "ILVR_SERVICE_PING_INTERVAL_S": "1",
-    "ILVR_SERVICE_DRAIN_DELAY_S": "1",
-    "ILVR_SERVICE_DRAIN_GRACE_S": "0",
-    # Two engines and all else share the cores of this machine: a step may keep a runner from its heartbeat.
-    "ILVR_BROKER_RUNNER_SILENCE_S": "15",
-    # A runner that was started anew knows no picture, and one that knows them all has room: nothing would be broken.
-    "ILVR_BROKER_REDIS_AFFINITY_S": "0",
-}
-PACE = Pace(in_flight=200, rate_per_s=150, patience_s=600, before_s=2, after_s=2, pause_s=60, outage_s=3)
-
-
-def command(index: int, port: int) -> Sequence[str]:
-    """Engines take what the others leave of the cores, so that what waits, waits for them and not in a client."""
-    return [
-        "nice",
-        "-n",
-        "10",
-        ILVR,
-        "runner",
-        "--metrics-port",
-        str(port),
-        "--kv-cache-mib",
-        "256",
-        "--max-num-seqs",
-        "64",
-    ]
-
-
-def body(number: int, picture: str) -> dict[str, object]:
-    return {
-        "question": QUESTION,
-        "images": [{"type": "base64", "media_type": "image/png", "data": picture}],
-        "stream": True,
-        "temperature": 0,
-        "metadata": {"n": str(number)},
-    }
-
-
-def kill_engine(runner: Process) -> None:
-    os.kill(breaks.engine_process(runner), signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def hold_engine(runner: Process) -> Iterator[None]:
-    """SIGSTOP, as a step that takes long."""
-    engine = breaks.engine_process(runner)
-    os.kill(engine, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # the runner has ended it
-            os.kill(engine, signal.SIGCONT)
+NUM_DEAF = 50
+MAX_GROWTH_MIB = 2.0 * NUM_DEAF  # of both gateways, what the others cost them included
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
-    """Right answers are what each maze got when nothing was broken, if that solves it."""
-    fleet = Fleet(tmp_path_factory.mktemp("fleet"), command, VARIABLES, runner_start_s=300)
-    async with fleet.running():
-        known = await right_answers(fleet)
-
-        def make(number: int) -> Request:
-            picture, answer = known[number % len(known)]
-            return Request(number, body(number, picture), answer)
-
-        yield World(
-            model="maze-tiny",
-            fleet=fleet,
-            pace=PACE,
-            make=make,
-            kill_engine=kill_engine,
-            hold_engine=hold_engine,
-            runs=dict,
-        )
-
-
-async def right_answers(fleet: Fleet) -> list[tuple[str, str]]:
-    """Pictures and paths, from both gateways and, by the time all are asked, both runners."""
-    mazes = distinct(4, "test", NUM_MAZES)
-    async with httpx.AsyncClient(timeout=120) as http:
-
-        async def ask(index: int) -> tuple[str, str] | None:
-            file = io.BytesIO()
-            draw_maze(mazes[index].rows).save(file, "PNG")
-            picture = base64.b64encode(file.getvalue()).decode()
-            url = f"{fleet.urls[index % 2]}/v1/reason"
-            answer = await http.post(url, json={**body(-1, picture), "stream": False})
-            assert answer.status_code == 200, answer.text
-            path: str = answer.json()["answer"]
-            return (picture, path) if run_path(mazes[index].rows, path) else None
-
-        known = [one for one in await asyncio.gather(*map(ask, range(NUM_MAZES))) if one is not None]
-    assert len(known) > NUM_MAZES / 2
-    return known
+    async with model_world(tmp_path_factory.mktemp("fleet")) as world:
+        yield world
 
 
 class TestModel(Scenarios):
     """On the fleet above."""
+
+    async def test_clients_do_not_read(self, world: World) -> None:
+        """They cost little, and the whole stream is there for those who read at last."""
+        connections: list[socket.socket] = []
+
+        async def ask_and_do_not_read(world: World) -> None:
+            for number in range(NUM_DEAF):
+                request = post("/v1/reason", world.make(-1 - number).body | {"metadata": {"n": "-1"}})
+                connections.append(stack.enter_context(deaf(world.fleet.urls[number % 2], request)))
+
+        gateways = world.fleet.gateways
+        before_mib = sum(gateway.memory_mib() for gateway in gateways)
+        with contextlib.ExitStack() as stack:
+            watching = [asyncio.create_task(most_memory_mib(gateway)) for gateway in gateways]
+            await run_scenario(world, "clients that do not read", ask_and_do_not_read)
+            for task in watching:
+                task.cancel()
+            growth_mib = sum(await asyncio.gather(*watching)) - before_mib
+            streams = [await asyncio.to_thread(read_to_end, connection) for connection in connections]
+        assert len(streams) == NUM_DEAF
+        assert all(b"event: response.completed" in stream for stream in streams)
+        assert growth_mib < MAX_GROWTH_MIB, f"{growth_mib:.0f} MiB for {NUM_DEAF} clients"

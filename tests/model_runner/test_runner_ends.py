@@ -14,7 +14,7 @@ from contracts.events import Event
 from contracts.jobs import Lease
 from contracts.responses import LatentStep, TextStep
 from tests.broker.samples import done, status
-from tests.model_runner.world import HELD, SOON_S, Start
+from tests.model_runner.world import ANSWER, HELD, SOON_S, Start
 
 
 async def spare(broker: EmbeddedBroker) -> None:
@@ -179,6 +179,17 @@ class TestDrain:
 
 
 class TestShutdown:
+    @pytest.mark.timeout(30)
+    @pytest.mark.parametrize("num_turns", range(6))
+    async def test_it_ends_although_the_engine_has_just_answered(self, start: Start, num_turns: int) -> None:
+        async with start(ANSWER) as world:
+            world.engine.answers.clear()
+            await asyncio.sleep(0.01)  # it has asked the engine how it is
+            world.engine.answers.set()
+            for _ in range(num_turns):
+                await asyncio.sleep(0)
+        assert world.task.cancelled()
+
     async def test_what_is_open_ends_with_failed(self, start: Start, caplog: pytest.LogCaptureFixture) -> None:
         async with start(HELD) as world:
             await world.submit("resp_a")

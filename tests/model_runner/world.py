@@ -138,8 +138,9 @@ def start(make_tools: MakeTools) -> Callable[..., Any]:
             yield World(broker, engine, runner, registry, task)
         finally:
             task.cancel()
-            await asyncio.wait([task])
+            await asyncio.wait([task], timeout=SOON_S)
             await broker.aclose()
+            assert task.done(), "the runner does not end"
 
     return start
 
