@@ -27,6 +27,7 @@ IlvrError
 ├── EngineError              work was started and lost
 │   ├── DeadlineExceeded     this request only: its own time is up
 │   ├── GenerationFailed     this request only
+│   ├── ImageLost            this request only: a picture of it is gone, although it was kept for it
 │   └── EngineDead           every request; the process has to be replaced
 └── StartError               the process refuses to start; never an HTTP answer
     ├── BadSettings
@@ -164,6 +165,10 @@ class DeadlineExceeded(EngineError):
 
 class GenerationFailed(EngineError):
     code = "generation_failed"
+
+
+class ImageLost(EngineError):
+    code = "image_lost"
 
 
 class EngineDead(EngineError):

@@ -181,7 +181,7 @@ class Attempt:
         raise GenerationFailed("the engine ended the stream of tokens without a reason")
 
     async def _request(self) -> EngineRequest:
-        """Raises ``RequestError`` for what only shows here: a broken picture, a prompt too long."""
+        """Raises ``ImageLost``, and ``RequestError`` for what only shows here: a broken picture, a prompt too long."""
         job, tools = self.lease.job, self._tools
         stored = [await self._publisher.get_image(image.id) for image in job.images]
         images = tuple(await asyncio.gather(*(asyncio.to_thread(decode_image, image) for image in stored)))

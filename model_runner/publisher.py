@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TypeVar
 
 from contracts.broker import Broker
-from contracts.errors import BrokerUnavailable
+from contracts.errors import BrokerUnavailable, ImageLost, ImageNotFound
 from contracts.events import Event, StepDelta
 from contracts.jobs import Lease, StoredImage
 
@@ -68,8 +68,13 @@ class Publisher:
         await self._until_reached(lambda: self._broker.give_back(self._lease, is_lost=is_lost))
 
     async def get_image(self, image_id: str) -> StoredImage:
-        """Raises ``ImageNotFound``, or ``BrokerUnavailable`` after :meth:`give_up`."""
-        return await self._until_reached(lambda: self._broker.get_image(image_id))
+        """Raises ``ImageLost``, or ``BrokerUnavailable`` after :meth:`give_up`."""
+        try:
+            return await self._until_reached(lambda: self._broker.get_image(image_id))
+        except ImageNotFound:  # but it was there when the job was accepted: a Redis came back empty
+            raise ImageLost(
+                "A picture of this request was lost. Send the request again, the picture with it."
+            ) from None
 
     def give_up(self) -> None:
         """Ask a broker that cannot be reached no more."""

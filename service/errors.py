@@ -38,6 +38,7 @@ STATUS_BY_ERROR: Mapping[type[e.IlvrError], HTTPStatus] = {
     e.NotReady: HTTPStatus.SERVICE_UNAVAILABLE,
     e.DeadlineExceeded: HTTPStatus.GATEWAY_TIMEOUT,
     e.GenerationFailed: HTTPStatus.INTERNAL_SERVER_ERROR,
+    e.ImageLost: HTTPStatus.SERVICE_UNAVAILABLE,
     e.EngineDead: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 ERROR_BY_CODE: Mapping[str, type[e.IlvrError]] = {error.code: error for error in STATUS_BY_ERROR}

@@ -35,6 +35,7 @@ RETRYABLE_BY_CODE = {
     "not_ready": True,
     "deadline_exceeded": False,
     "generation_failed": True,
+    "image_lost": True,
     "engine_dead": True,
     "bad_settings": False,
     "bad_checkpoint": False,

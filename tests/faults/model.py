@@ -49,7 +49,7 @@ def command(index: int, port: int) -> Sequence[str]:
         "--kv-cache-mib",
         "256",
         "--max-num-seqs",
-        "64",
+        "8",
     ]
 
 

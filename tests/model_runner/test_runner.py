@@ -11,7 +11,7 @@ from PIL import Image
 from broker.embedded import EmbeddedBroker
 from broker.limits import BrokerLimits
 from contracts.broker import LeaseLost, RunnerStatus
-from contracts.errors import BadSettings, GenerationFailed
+from contracts.errors import BadSettings, GenerationFailed, ImageNotFound
 from contracts.events import Event
 from contracts.jobs import ImageRef, Lease, Sampling, StoredImage
 from contracts.responses import LatentStep, TextStep
@@ -250,6 +250,17 @@ class TestFailures:
         assert (response.error.code, response.error.retryable) == ("not_an_image", False)
         assert not world.engine.requests
 
+    async def test_a_picture_that_the_broker_lost(self, start: Start) -> None:
+        """It was there when the job was accepted; sent again, the request brings it again."""
+        async with start(ANSWER, broker=WithoutPictures()) as world:
+            image = picture()
+            await world.broker.put_image(image)
+            await world.submit("resp_a", images=(image.ref,))
+            response = await world.ended("resp_a")
+        assert response.error is not None
+        assert (response.error.code, response.error.retryable) == ("image_lost", True)
+        assert not world.engine.requests
+
     async def test_a_prompt_that_is_too_long(self, start: Start) -> None:
         async with start(ANSWER, context_tokens=20) as world:
             await world.submit("resp_a", question="R " * 30)
@@ -300,6 +311,13 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class WithoutPictures(EmbeddedBroker):
+    """Keeps none, although it says so."""
+
+    async def get_image(self, image_id: str, owner: str | None = None) -> StoredImage:
+        raise ImageNotFound(f"No image {image_id}.")
 
 
 class TakingBack(EmbeddedBroker):

@@ -52,6 +52,7 @@ EXPECTED = {
     "not_ready": (503, "overloaded_error"),
     "deadline_exceeded": (504, "server_error"),
     "generation_failed": (500, "server_error"),
+    "image_lost": (503, "server_error"),
     "engine_dead": (503, "server_error"),
 }
 
