@@ -103,19 +103,28 @@ class Attempt:
         if self.lease.time_left_s is not None:
             deadline = asyncio.get_running_loop().call_later(self.lease.time_left_s, self.stop, "deadline")
         try:
-            events = await self._outcome()
-            if events is None:
-                await self._publisher.give_back(is_lost=self._is_lost)
-                return None
-            await self._publisher.publish([*self._unsent, *events], token_ids=self._writer.token_ids)
+            try:
+                return await self._end()
+            except (LeaseLost, BrokerUnavailable):
+                raise
+            except Exception:  # a defect, of which the broker must hear: else the response stays open
+                log.exception("response %s could not be ended, and is given back", self.lease.job.response_id)
+                await self._publisher.give_back(is_lost=True)
         except LeaseLost:
-            return None
+            pass
         except BrokerUnavailable as error:
             log.warning("response %s is left to another runner: %s", self.lease.job.response_id, error)
-            return None
         finally:
             if deadline is not None:
                 deadline.cancel()
+        return None
+
+    async def _end(self) -> Response | None:
+        events = await self._outcome()
+        if events is None:
+            await self._publisher.give_back(is_lost=self._is_lost)
+            return None
+        await self._publisher.publish([*self._unsent, *events], token_ids=self._writer.token_ids)
         terminal = events[-1]
         assert isinstance(terminal, Terminal)
         return terminal.response

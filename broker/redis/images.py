@@ -4,6 +4,7 @@ An index says what is there, whose it is and when it was used; the files lie in 
 so that one who removes what the index has dropped does not remove what somebody has put again.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -40,7 +41,7 @@ class Images:
         answer = await self._run(
             "image_reserve", image.ref.id, size, owner, secrets.token_hex(8), encode_ref(image.ref), most
         )
-        status, token, *dropped = answer
+        status, token, dropped = answer
         await self._remove(dropped)
         if status == b"full":
             raise Overloaded("The image store is full of images that are being worked on. Try again shortly.")
@@ -97,8 +98,8 @@ class Images:
         return found[0], decode_ref(found[1])
 
     async def _remove(self, dropped: Sequence[bytes]) -> None:
-        for image_id, token in zip(dropped[::2], dropped[1::2], strict=True):
-            await self._link.run("file_drop", self._keys.file(image_id.decode()), token)
+        pairs = zip(dropped[::2], dropped[1::2], strict=True)
+        await asyncio.gather(*(self._link.run("file_drop", self._keys.file(i.decode()), token) for i, token in pairs))
 
     async def _run(self, name: str, *args: Any) -> Any:
         return await self._link.run(name, self._keys.images, self._file_ms, self._image_ms, *args)

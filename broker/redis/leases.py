@@ -1,6 +1,7 @@
 """The runner's side: what the runners of this process have taken and not ended yet."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from contracts.broker import LeaseLost
 from contracts.errors import BrokerUnavailable
 from contracts.events import Event
 from contracts.jobs import Lease
+
+log = logging.getLogger(__name__)
 
 COMPARE_EVERY_S = 5.0
 COMPARE_AFTER_S = 10.0  # a job that was taken for so long is leased, or the call that took it is gone
@@ -71,8 +74,9 @@ class Leases:
 
     async def withdraw(self, leases: Sequence[Lease]) -> None:
         """Of a call that cannot hand them out any more."""
-        for lease in leases:
-            await self._ending.put_back(self.remove(lease).held, "unused")
+        held = [self.remove(lease).held for lease in leases]  # all, for what cannot be given back now is for the sweeps
+        for each in held:
+            await self._ending.put_back(each, "unused")
 
     def find(self, lease: Lease) -> Own:
         """Raises ``LeaseLost``."""
@@ -116,13 +120,18 @@ class Leases:
             await asyncio.sleep(COMPARE_EVERY_S)
             for runner_id in self._served():
                 try:
-                    held = await self._queue.held(runner_id, for_s=COMPARE_AFTER_S)
-                    own = {(each.held.response_id, each.held.epoch) for each in self._own.values()}
-                    for each in held:
-                        if (each.response_id, each.epoch) not in own:
-                            await self._ending.put_back(each, "given")
+                    await self._compare(runner_id)
                 except BrokerUnavailable:
                     break
+                except Exception:
+                    log.exception("what %s has could not be compared; this is tried again", runner_id)
+
+    async def _compare(self, runner_id: str) -> None:
+        held = await self._queue.held(runner_id, for_s=COMPARE_AFTER_S)
+        own = {(each.held.response_id, each.held.epoch) for each in self._own.values()}
+        for each in held:
+            if (each.response_id, each.epoch) not in own:
+                await self._ending.put_back(each, "given")
 
     async def farewell(self) -> None:
         """No runner of this process works on anything any more."""

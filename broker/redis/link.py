@@ -83,7 +83,8 @@ class Link:
                 except NoScriptError:  # a server that has just started, or SCRIPT FLUSH
                     answer = await self._servers.execute(keys[0], "EVAL", wanted.source, *told, alone=alone)
             except MAYBE_UNREACHABLE as error:
-                raise_unless_unreachable(error)
+                if not is_unreachable(error):
+                    raise
                 self._note_down(name, error)
                 # When it has been away for so long, a caller does not have to wait for the same news again.
                 has_been_away = time.monotonic() - (self._down_since or math.inf) > RETRY_S
@@ -117,11 +118,10 @@ class Link:
             self._refused.clear()
 
 
-def raise_unless_unreachable(error: BaseException) -> None:
+def is_unreachable(error: BaseException) -> bool:
     """Of what was caught: whether it only says that there is no connection, or that nothing may be written now."""
     is_refusal = isinstance(error, ResponseError) and str(error).partition(" ")[0] in REFUSALS
-    if not (isinstance(error, UNREACHABLE) or is_refusal or CLOSED_TRANSPORT in str(error)):
-        raise error
+    return isinstance(error, UNREACHABLE) or is_refusal or CLOSED_TRANSPORT in str(error)
 
 
 def _reason(error: BaseException) -> str:

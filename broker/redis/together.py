@@ -40,6 +40,8 @@ class Together:
         return await heeding(self.client.execute_command(*command))
 
     async def aclose(self) -> None:
+        for _, answer in self._calls:
+            answer.cancel()  # and so is not sent any more
         for delivery in self._deliveries:
             delivery.cancel()
         await asyncio.gather(*self._deliveries, return_exceptions=True)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from broker.redis.cancellation import heeding
-from broker.redis.link import MAYBE_UNREACHABLE, Link, raise_unless_unreachable
+from broker.redis.link import MAYBE_UNREACHABLE, Link, is_unreachable
 from broker.redis.news import News
 from broker.signal import Signal
 
@@ -122,7 +122,8 @@ class Wakeups:
                 try:
                     await heeding(getattr(self._pubsub, command)(key))
                 except MAYBE_UNREACHABLE as error:
-                    raise_unless_unreachable(error)
+                    if not is_unreachable(error):
+                        raise
                     self.is_connected = False
 
     async def _read(self) -> None:
@@ -133,10 +134,9 @@ class Wakeups:
                 async with self._connection() as pubsub:
                     pause_s = FIRST_PAUSE_S
                     await self._read_messages(pubsub)
-            except MAYBE_UNREACHABLE as error:
-                raise_unless_unreachable(
-                    error
-                )  # the line in the log is for calls that fail; these messages only save time
+            except Exception as error:  # whatever it is: without this task everybody would wait for the next look
+                if not is_unreachable(error):  # else the line in the log is for calls that fail
+                    log.exception("messages could not be read; this is tried again")
             self.tell_all()  # whatever was told meanwhile
             await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

@@ -84,6 +84,21 @@ class AdmissionContract(ContractBase):
         await broker.check_room(1000)
         await broker.aclose()
 
+    async def test_how_long_to_wait_comes_from_how_fast_jobs_end(self, make_broker: MakeBroker) -> None:
+        broker = await make_broker(BrokerLimits(max_waiting=40))
+        for turn in range(60):
+            await broker.submit(job(f"resp_{turn}"))
+            if turn == 39:
+                with pytest.raises(Overloaded) as error:
+                    await broker.submit(job("resp_over"))
+                assert error.value.retry_after_s == 5  # nothing has ended yet
+                for lease in await take_all(broker, "r1", 20):
+                    await broker.publish(lease, [done(lease.job)])
+        with pytest.raises(Overloaded) as error:
+            await broker.submit(job("resp_over"))
+        assert 2 <= error.value.retry_after_s <= 4  # forty wait, twenty ended, within a second or two
+        await broker.aclose()
+
     async def test_room_is_asked_for_before_a_job_is_made(self, broker: Broker) -> None:
         await broker.check_room(10)
         for index in range(LIMITS.max_waiting):

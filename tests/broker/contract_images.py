@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
+from broker.limits import BrokerLimits
 from contracts.broker import Broker
-from contracts.errors import ImageNotFound, ResponseNotFound
-from tests.broker.contract_base import SHORT_S, SOON_S, ContractBase, Heartbeats
+from contracts.errors import ImageNotFound, Overloaded, ResponseNotFound
+from tests.broker.contract_base import SHORT_S, SOON_S, ContractBase, Heartbeats, MakeBroker
 from tests.broker.samples import done, image, job
 
 
@@ -43,6 +44,66 @@ class ImagesContract(ContractBase):
         await broker.put_image(stored, owner="b")
         for owner in ("a", "b", None):
             assert await broker.get_image(stored.ref.id, owner=owner) == stored
+
+    async def test_the_least_recently_used_image_goes_first(self, make_broker: MakeBroker) -> None:
+        broker = await make_broker(BrokerLimits(max_image_bytes=30))
+        first, second, third, fourth = (image(bytes([n]) * 10) for n in range(4))
+        for stored in (first, second, third):
+            await broker.put_image(stored)
+            await asyncio.sleep(0.005)  # Redis counts milliseconds
+        await broker.get_image(first.ref.id)
+        await broker.put_image(fourth)
+        with pytest.raises(ImageNotFound):
+            await broker.get_image(second.ref.id)
+        for kept in (first, third, fourth):
+            assert await broker.get_image(kept.ref.id) == kept
+        await broker.aclose()
+
+    async def test_an_image_expires_when_it_is_not_used(self, make_broker: MakeBroker) -> None:
+        broker = await make_broker(BrokerLimits(image_ttl_s=0.5))
+        stored = image(b"x")
+        await broker.put_image(stored)
+        uses = (broker.get_image(stored.ref.id), broker.image_ref(stored.ref.id), broker.put_image(stored))
+        for use in uses:
+            await asyncio.sleep(0.3)
+            await use
+        await asyncio.sleep(0.6)
+        with pytest.raises(ImageNotFound):
+            await broker.get_image(stored.ref.id)
+        await broker.aclose()
+
+    async def test_images_of_open_jobs_stay_whatever_happens(self, make_broker: MakeBroker) -> None:
+        broker = await make_broker(BrokerLimits(max_image_bytes=20, image_ttl_s=0.5))
+        pinned, other, big = image(b"p" * 15), image(b"o" * 5), image(b"b" * 20)
+        await broker.put_image(pinned)
+        await broker.put_image(other)
+        for name in ("resp_a", "resp_b"):
+            await broker.submit(job(name, images=(pinned.ref,)))
+        with pytest.raises(Overloaded):
+            await broker.put_image(big)
+        assert await broker.get_image(other.ref.id) == other  # refused means: nothing was evicted
+        await asyncio.sleep(0.6)
+        with pytest.raises(ImageNotFound):
+            await broker.get_image(other.ref.id)  # which was not pinned
+        await broker.cancel("resp_a")
+        assert await broker.get_image(pinned.ref.id) == pinned  # resp_b still needs it
+        await broker.cancel("resp_b")
+        await broker.put_image(big)
+        with pytest.raises(ImageNotFound):
+            await broker.get_image(pinned.ref.id)
+        await broker.aclose()
+
+    async def test_one_image_takes_the_place_of_thousands(self, make_broker: MakeBroker) -> None:
+        num_small = 5000  # more than Lua's stack holds
+        broker = await make_broker(BrokerLimits(max_image_bytes=4 * num_small))
+        small = [image(index.to_bytes(4, "big")) for index in range(num_small)]
+        await asyncio.gather(*(broker.put_image(stored) for stored in small))
+        big = image(b"b" * 4 * num_small)
+        await broker.put_image(big)
+        assert await broker.get_image(big.ref.id) == big
+        with pytest.raises(ImageNotFound):
+            await broker.get_image(small[0].ref.id)
+        await broker.aclose()
 
     async def test_a_runner_that_had_an_image_gets_the_next_question_on_it(self, roomy: Broker) -> None:
         async with Heartbeats(roomy, "r1"), Heartbeats(roomy, "r2"):

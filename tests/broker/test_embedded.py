@@ -7,11 +7,11 @@ import pytest
 from broker.embedded import EmbeddedBroker
 from broker.limits import BrokerLimits
 from contracts.broker import Broker
-from contracts.errors import ImageNotFound, NotReady, Overloaded, ResponseNotFound
+from contracts.errors import NotReady, ResponseNotFound
 from contracts.events import Failed
 from contracts.jobs import Idempotency
 from tests.broker.contract import BrokerContract, MakeBroker
-from tests.broker.samples import Clock, delta, done, image, job, read, status, types
+from tests.broker.samples import Clock, delta, done, job, read, status, types
 
 
 class TestContract(BrokerContract):
@@ -57,69 +57,6 @@ async def test_finished_logs_are_bounded_in_bytes_the_oldest_go_first(clock: Clo
             continue
     assert 1 <= len(known) < 10
     assert known == [f"resp_{index}" for index in range(10 - len(known), 10)]
-    await broker.aclose()
-
-
-async def test_the_least_recently_used_image_goes_first(clock: Clock) -> None:
-    broker = EmbeddedBroker(BrokerLimits(max_image_bytes=30), clock=clock)
-    first, second, third, fourth = (image(bytes([n]) * 10) for n in range(4))
-    for stored in (first, second, third):
-        await broker.put_image(stored)
-    await broker.get_image(first.ref.id)
-    await broker.put_image(fourth)
-    with pytest.raises(ImageNotFound):
-        await broker.get_image(second.ref.id)
-    for kept in (first, third, fourth):
-        assert await broker.get_image(kept.ref.id) == kept
-
-
-async def test_an_image_expires_when_it_is_not_used(clock: Clock) -> None:
-    broker = EmbeddedBroker(BrokerLimits(image_ttl_s=60), clock=clock)
-    stored = image(b"x")
-    await broker.put_image(stored)
-    clock.now_s += 60
-    await broker.get_image(stored.ref.id)
-    clock.now_s += 60
-    await broker.put_image(stored)
-    clock.now_s += 61
-    with pytest.raises(ImageNotFound):
-        await broker.get_image(stored.ref.id)
-
-
-async def test_images_of_open_jobs_stay_whatever_happens(clock: Clock) -> None:
-    broker = EmbeddedBroker(BrokerLimits(max_image_bytes=20, image_ttl_s=60), clock=clock)
-    pinned, other, big = image(b"p" * 15), image(b"o" * 5), image(b"b" * 20)
-    await broker.put_image(pinned)
-    await broker.put_image(other)
-    for name in ("resp_a", "resp_b"):
-        await broker.submit(job(name, images=(pinned.ref,)))
-    with pytest.raises(Overloaded):
-        await broker.put_image(big)
-    assert await broker.get_image(other.ref.id) == other  # refused means: nothing was evicted
-    clock.now_s += 61
-    await broker.heartbeat(status("r1"))
-    await broker.put_image(image(b"n" * 5))
-    await broker.cancel("resp_a")
-    clock.now_s += 4
-    broker.sweep()
-    assert await broker.get_image(pinned.ref.id) == pinned  # resp_b still needs it
-    await broker.cancel("resp_b")
-    await broker.put_image(big)
-    with pytest.raises(ImageNotFound):
-        await broker.get_image(pinned.ref.id)
-    await broker.aclose()
-
-
-async def test_a_pinned_image_does_not_keep_others_alive(clock: Clock) -> None:
-    broker = EmbeddedBroker(BrokerLimits(image_ttl_s=60), clock=clock)
-    pinned, other = image(b"p"), image(b"o")
-    await broker.put_image(pinned)
-    await broker.submit(job("resp_a", images=(pinned.ref,)))
-    await broker.put_image(other)
-    clock.now_s += 61
-    with pytest.raises(ImageNotFound):
-        await broker.get_image(other.ref.id)
-    assert await broker.get_image(pinned.ref.id) == pinned
     await broker.aclose()
 
 

@@ -18,7 +18,7 @@ from tests.servers import is_alive
 ENGINE_LOST_STATUS = 3
 ORPHANS_S = 5.0
 SLOW_S = 0.1
-HALF_OPEN_S = 3.0
+HALF_OPEN_S = 9.0  # longer than it takes to find out by oneself
 HELD_S = 2.0
 NUM_SUBMISSIONS = 20
 NUM_HOPPING, HOPS_AFTER = 20, 3
@@ -92,6 +92,7 @@ async def slow_network(world: World) -> None:
     for proxy in proxies:
         proxy.freeze()
     await asyncio.sleep(HALF_OPEN_S)
+    assert all(proxy.num_working for proxy in proxies), "nobody has noticed, and connected anew"
     for proxy in proxies:
         proxy.reset()
     await asyncio.sleep(world.pace.outage_s)

@@ -43,6 +43,11 @@ class Proxy:
         for end in self.ends:
             end.is_frozen = True
 
+    @property
+    def num_working(self) -> int:
+        """Ends of connections that carry something."""
+        return sum(not end.is_frozen for end in self.ends)
+
     def reset(self) -> None:
         """Cut the connections that are open now; new ones work."""
         for end in tuple(self.ends):

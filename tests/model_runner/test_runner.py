@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from io import BytesIO
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -12,7 +13,7 @@ from broker.embedded import EmbeddedBroker
 from broker.limits import BrokerLimits
 from contracts.broker import LeaseLost, RunnerStatus
 from contracts.errors import BadSettings, GenerationFailed, ImageNotFound
-from contracts.events import Event
+from contracts.events import Event, Terminal
 from contracts.jobs import ImageRef, Lease, Sampling, StoredImage
 from contracts.responses import LatentStep, TextStep
 from model_runner.prompt import PromptBuilder
@@ -261,6 +262,15 @@ class TestFailures:
         assert (response.error.code, response.error.retryable) == ("image_lost", True)
         assert not world.engine.requests
 
+    async def test_an_end_that_the_broker_chokes_on(self, start: Start, caplog: pytest.LogCaptureFixture) -> None:
+        """Nobody waits until the deadline: it is given back as lost work, and there is no other runner."""
+        async with start(ANSWER, broker=Choking()) as world:
+            await world.submit("resp_a")
+            response = await world.ended("resp_a")
+        assert response.error is not None
+        assert (response.error.code, response.error.retryable) == ("engine_dead", True)
+        assert "could not be ended" in caplog.text
+
     async def test_a_prompt_that_is_too_long(self, start: Start) -> None:
         async with start(ANSWER, context_tokens=20) as world:
             await world.submit("resp_a", question="R " * 30)
@@ -318,6 +328,15 @@ class WithoutPictures(EmbeddedBroker):
 
     async def get_image(self, image_id: str, owner: str | None = None) -> StoredImage:
         raise ImageNotFound(f"No image {image_id}.")
+
+
+class Choking(EmbeddedBroker):
+    """On a runner's terminal events."""
+
+    async def publish(self, lease: Lease, events: Sequence[Event], **others: Any) -> None:
+        if any(isinstance(event, Terminal) for event in events):
+            raise RuntimeError("a defect")
+        await super().publish(lease, events, **others)
 
 
 class TakingBack(EmbeddedBroker):

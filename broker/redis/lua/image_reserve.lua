@@ -1,5 +1,5 @@
 -- Room for a file. ARGV: ttl, image ttl, id, bytes, owner, token, ref, most bytes of all.
--- Returns `ok`, the file's token, then id and token of each file that has to go; or `full`, nothing changed.
+-- Returns `ok`, the file's token, and a list of id and token of each file that has to go; or `full`, nothing changed.
 local id, size, most = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[8])
 local answer = drop_expired(100)
 local image = image_of(id)
@@ -8,7 +8,7 @@ if not image then
   while free < size do
     local page = redis.call('ZRANGE', key.used, first, first + 49)
     if #page == 0 then
-      return {'full', '', unpack(answer)}
+      return {'full', '', answer}
     end
     for _, other in ipairs(page) do
       if free < size and not is_pinned(other) then
@@ -29,4 +29,4 @@ image.o[ARGV[5]] = true
 redis.call('HSET', key.index, id, cmsgpack.pack(image))
 use(id)
 touch_all()
-return {'ok', image.g, unpack(answer)}
+return {'ok', image.g, answer}
