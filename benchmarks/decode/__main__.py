@@ -29,7 +29,7 @@ PARTS = ("profile", "a", "roof", "b", "c", "d", "e", "g")  # (f) is measured wit
 REPORTS = ROOT / "benchmarks" / "reports"
 
 
-async def run_part(key: str, plan: Plan, known: dict[str, PartReport]) -> Sequence[PartReport]:
+async def run_part(key: str, plan: Plan) -> Sequence[PartReport]:
     """Imports what it needs: vLLM reads the environment when it is imported."""
     if key == "a":
         from benchmarks.decode import throughput
@@ -38,7 +38,7 @@ async def run_part(key: str, plan: Plan, known: dict[str, PartReport]) -> Sequen
     if key == "roof":
         from benchmarks.decode import roof
 
-        return [await roof.measure(plan, known["a"].raw if "a" in known else {})]
+        return [await roof.measure(plan)]
     if key == "b":
         from benchmarks.decode import step_times
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parts = report.read(args.out / "decode.json")
     for key in (key for key in PARTS if key in keys):
         found: dict[str, Any] = {**environment(command), "threads": plan.threads}
-        for part in asyncio.run(run_part(key, plan, parts)):
+        for part in asyncio.run(run_part(key, plan)):
             parts[part.key] = replace(part, environment=found)
             print(f"\n{part.markdown()}", flush=True)
         written = report.write(args.out, parts)

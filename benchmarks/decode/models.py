@@ -60,8 +60,15 @@ class BenchModel:
     def other_questions(self, requests: Sequence[EngineRequest], seed: int) -> list[tuple[int, ...]]:
         """Prompts with other questions of the same length, for the same pictures."""
         builder, rng = PromptBuilder(self.checkpoint), random.Random(seed)
-        words = QUESTION.split() if self.name == EMBEDDED else rng.choices(WORDS, k=NUM_WORDS)
-        return [builder.build(" ".join(rng.sample(words, len(words))), num_images=1) for _ in requests]
+
+        def other(asked: tuple[int, ...]) -> tuple[int, ...]:
+            while True:  # words in another order may be more tokens, or fewer
+                words = QUESTION.split() if self.name == EMBEDDED else rng.choices(WORDS, k=NUM_WORDS)
+                found = builder.build(" ".join(rng.sample(words, len(words))), num_images=1)
+                if len(found) == len(asked) and found != asked:
+                    return found
+
+        return [other(request.prompt_ids) for request in requests]
 
     def text_ids(self, count: int, seed: int) -> tuple[int, ...]:
         """Ordinary tokens by lot."""

@@ -1,11 +1,13 @@
 """The report in two files: JSON, which holds each part as it was measured last, and a page made from it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.decode.environment import sentence
 from benchmarks.decode.figures import PartReport
+from benchmarks.decode.roof_share import rows_of
 
 ORDER = ("a", "roof", "b", "f", "c", "d", "e", "g")
 PROFILE = "profile"
@@ -32,6 +34,8 @@ def read(path: Path) -> dict[str, PartReport]:
 def write(folder: Path, parts: dict[str, PartReport]) -> list[Path]:
     """``decode.json``, ``decode.md`` and, if there is a profile, ``profile.md``."""
     folder.mkdir(parents=True, exist_ok=True)
+    if {"a", "roof"} <= parts.keys():
+        parts = {**parts, "roof": replace(parts["roof"], rows=rows_of(parts["roof"].raw, parts["a"].raw))}
     content: dict[str, Any] = {"parts": {key: part.as_dict() for key, part in parts.items()}}
     files = [(folder / "decode.json", json.dumps(content, indent=1) + "\n")]
     files.append((folder / "decode.md", page([parts[key] for key in ORDER if key in parts])))

@@ -1,12 +1,12 @@
 """The roof: tokens a second if a step were the matrix products of its linear layers and nothing else."""
 
-import statistics
 from typing import Any
 
 from benchmarks.decode.engines import CLOCKED, served, set_threads
 from benchmarks.decode.figures import PartReport, spread
 from benchmarks.decode.models import load
 from benchmarks.decode.plan import Plan
+from benchmarks.decode.roof_share import rows_of
 
 MIN_S = 0.3
 
@@ -15,8 +15,8 @@ and of the head: the engine's own layers, called one after the other in the engi
 share is that of (a), whose time holds pictures and prompts too, and a batch that does not start and end at once."""
 
 
-async def measure(plan: Plan, throughput: dict[str, Any]) -> PartReport:
-    """throughput: ``raw`` of part (a), as far as it was measured."""
+async def measure(plan: Plan) -> PartReport:
+    """Its rows are made for the page, where they stand beside part (a)."""
     raw: dict[str, Any] = {}
     for name in plan.models:
         set_threads(plan.threads[name])
@@ -26,14 +26,6 @@ async def measure(plan: Plan, throughput: dict[str, Any]) -> PartReport:
                 seconds = [await engine.worker_call("products_s", batch, MIN_S) for _ in range(plan.repetitions)]
                 raw[name][f"{batch}"] = [batch / one for one in seconds]
                 plan.say(f"(roof) {name}, {batch} rows: {spread(raw[name][f'{batch}'])} tokens/s")
-    rows = [row_of(name, batch, rates, throughput) for name, found in raw.items() for batch, rates in found.items()]
     header = ["model", "rows", "roof, tokens/s", "ours (a), tokens/s", "share, %"]
     title = "The roof of the matrix products"
-    return PartReport(key="roof", title=title, text=TEXT, header=header, rows=rows, raw=raw)
-
-
-def row_of(name: str, batch: str, rates: list[float], throughput: dict[str, Any]) -> list[str]:
-    ours: list[float] = throughput.get(name, {}).get("ours", {}).get(batch, [])
-    if not ours:
-        return [name, batch, spread(rates), "not measured", ""]
-    return [name, batch, spread(rates), spread(ours), f"{100 * statistics.median(ours) / statistics.median(rates):.0f}"]
+    return PartReport(key="roof", title=title, text=TEXT, header=header, rows=rows_of(raw, {}), raw=raw)

@@ -81,7 +81,7 @@ class VllmEngine:
         from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        from model_runner.engine.vllm_stats import recorder_factory
+        from model_runner.engine.vllm_stats import LatePrometheus, recorder_factory
         from model_runner.model.supported import refuse_unsupported
 
         recorder, factory = recorder_factory()
@@ -92,7 +92,7 @@ class VllmEngine:
         except ValueError as error:
             raise BadSettings(str(error)) from error
         use_all_cores()
-        llm = AsyncLLM.from_vllm_config(config, stat_loggers=[factory])
+        llm = AsyncLLM.from_vllm_config(config, stat_loggers=[factory, LatePrometheus])
         if is_cpu:
             leave_cores(int(os.environ["OMP_NUM_THREADS"].partition(",")[0]))  # more numbers are of nested threads
         return cls(llm, recorder, checkpoint, defaults.end_ids, settings.max_history_latents, ablation)
@@ -211,6 +211,7 @@ class VllmEngine:
             detokenize=False,  # text is made from ids by the step machine, which knows blocks
             output_kind=RequestOutputKind.DELTA,
             extra_args=told or None,
+            skip_clone=True,  # nobody else has these
         )
 
     def _prompt_info(self, output: Any) -> PromptInfo:

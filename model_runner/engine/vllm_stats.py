@@ -1,9 +1,18 @@
 """What vLLM's scheduler says of itself at every step, remembered."""
 
+import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from vllm.v1.metrics.loggers import StatLoggerBase
+from vllm.v1.metrics.loggers import PrometheusStatLogger, StatLoggerBase
+
+
+class LatePrometheus(PrometheusStatLogger):
+    """vLLM's own metrics, counted once those who wait for the tokens of a step have them."""
+
+    def record(self, *args: Any, **kwargs: Any) -> None:
+        asyncio.get_running_loop().call_soon(partial(super().record, *args, **kwargs))
 
 
 @dataclass

@@ -66,6 +66,10 @@ class ILVRDummyInputsBuilder(Qwen2_5_VLDummyInputsBuilder):
 class ILVRMultiModalProcessor(Qwen2_5_VLMultiModalProcessor):
     info: ILVRProcessingInfo
 
+    def _get_mm_fields_config(self, hf_inputs: Any, hf_processor_mm_kwargs: Mapping[str, object]) -> Any:
+        """Nothing of nothing: all pictures of the request are known, and vLLM would compute that from empty tensors."""
+        return super()._get_mm_fields_config(hf_inputs, hf_processor_mm_kwargs) if hf_inputs else {}
+
     def _get_prompt_updates(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
         from vllm.multimodal.processing import PromptReplacement
 
