@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import Any
 
-from contracts.errors import CapacityError, GenerationFailed, InvalidRequest, NotReady
+from contracts.errors import CapacityError, GenerationFailed, InvalidRequest, NotReady, ResponseCancelled
 from contracts.responses import Response, TextStep
 from ilvr.client import AsyncClient, ConnectionFailed, UnexpectedAnswer
 from ilvr.sample_prompts import SamplePrompts
@@ -82,6 +82,8 @@ class HttpAnswerers:
                 if time.monotonic() > give_up_s:
                     raise GenerationFailed(f"the server answered: {error} ({error.code})") from error
                 await asyncio.sleep(error.retry_after_s)
+            except ResponseCancelled as error:  # not by us, so nothing is known of this sample
+                raise GenerationFailed(str(error)) from error
             else:
                 return response, time.monotonic() - began_s
 
@@ -109,8 +111,6 @@ class HttpAnswerer:
 
     async def answer(self, sample: Sample) -> Answered:
         response, latency_s = await self._server.ask(sample, self._mode)
-        if response.status == "cancelled":
-            raise GenerationFailed("the server cancelled the response")
         usage = response.usage
         return Answered(
             text="".join(step.text for step in response.steps if isinstance(step, TextStep)),

@@ -22,8 +22,10 @@ from ilvr.client.transport import CANCEL_TIMEOUT_S, READ_TIMEOUT_S, arguments, h
 class AsyncClient:
     """``async with AsyncClient() as client: await client.reason(["maze.png"], "Find a safe path from S to G.")``.
 
-    A full or unready server (429, 503) and a broken connection are tried again, ``max_retries`` times in a row, each
-    after as long as the server asks for, if that is no more than ``max_wait_s``.
+    A full or unready server (429, 503), a proxy whose servers are away (502, 504) and a broken connection are tried
+    again, ``max_retries`` times in a row, each after as long as the server asks for, if that is no more than
+    ``max_wait_s``. A server cancels what nobody has read for some seconds (``ILVR_SERVICE_DISCONNECT_GRACE_S``): a
+    stream that comes back later than that ends as cancelled.
 
     Errors are those of ``contracts.errors``, or ``ConnectionFailed``.
     """
@@ -60,8 +62,8 @@ class AsyncClient:
     ) -> "Response | AsyncEvents":
         """Ask about pictures: the response object when it has ended or, with ``stream=True``, its events.
 
-        A failed response is raised as its error; in a stream, ``async with await client.reason(…, stream=True)``, it is
-        the last event.
+        A response that failed or was cancelled is raised as its error; in a stream, ``async with await client.reason(…,
+        stream=True)``, it is the last event.
         """
         body = await asyncio.to_thread(requests.question_body, images, question, options)  # it reads files
         events = AsyncEvents(self._http, Reasoning(body, patience=self._patience))
@@ -143,7 +145,7 @@ class AsyncEvents:
 
     @property
     def response(self) -> Response:
-        """The response object of the last event. Raises the error of a failed response."""
+        """The response object of the last event. Raises the error of a failed response, and ``ResponseCancelled``."""
         return self._reasoning.response()
 
     async def finished(self) -> Response:
@@ -182,6 +184,8 @@ class AsyncEvents:
                                 yield event
                             if reasoning.end is not None:
                                 return
+                        if reasoning.has_nothing_left:
+                            return
             except httpx.TransportError as broken:
                 error, wait_s = broken, None
             await asyncio.sleep(reasoning.broke(url, error) if wait_s is None else wait_s)

@@ -22,8 +22,10 @@ from ilvr.client.transport import CANCEL_TIMEOUT_S, READ_TIMEOUT_S, arguments, h
 class Client:
     """``with Client() as client: print(client.reason(["maze.png"], "Find a safe path from S to G.").answer)``.
 
-    A full or unready server (429, 503) and a broken connection are tried again, ``max_retries`` times in a row, each
-    after as long as the server asks for, if that is no more than ``max_wait_s``.
+    A full or unready server (429, 503), a proxy whose servers are away (502, 504) and a broken connection are tried
+    again, ``max_retries`` times in a row, each after as long as the server asks for, if that is no more than
+    ``max_wait_s``. A server cancels what nobody has read for some seconds (``ILVR_SERVICE_DISCONNECT_GRACE_S``): a
+    stream that comes back later than that ends as cancelled.
 
     Errors are those of ``contracts.errors``, or ``ConnectionFailed``.
     """
@@ -60,7 +62,7 @@ class Client:
     ) -> "Response | Events":
         """Ask about pictures: the response object when it has ended or, with ``stream=True``, its events.
 
-        A failed response is raised as its error; in a stream it is the last event.
+        A response that failed or was cancelled is raised as its error; in a stream it is the last event.
         """
         body = requests.question_body(images, question, options)
         events = Events(self._http, Reasoning(body, patience=self._patience))
@@ -142,7 +144,7 @@ class Events:
 
     @property
     def response(self) -> Response:
-        """The response object of the last event. Raises the error of a failed response."""
+        """The response object of the last event. Raises the error of a failed response, and ``ResponseCancelled``."""
         return self._reasoning.response()
 
     def finished(self) -> Response:
@@ -180,6 +182,8 @@ class Events:
                             yield from reasoning.feed(chunk)
                             if reasoning.end is not None:
                                 return
+                        if reasoning.has_nothing_left:
+                            return
             except httpx.TransportError as broken:
                 error, wait_s = broken, None
             time.sleep(reasoning.broke(url, error) if wait_s is None else wait_s)

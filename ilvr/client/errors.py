@@ -1,8 +1,14 @@
 """An error that a server answered with, as the class of the same code."""
 
+import math
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 from contracts import errors as e
+
+# What a proxy answers by itself while its servers are away, restarted or full.
+BUSY = (429, 502, 503, 504)
 
 
 class ConnectionFailed(e.IlvrError):
@@ -10,6 +16,12 @@ class ConnectionFailed(e.IlvrError):
 
     code = "connection_failed"
     is_retryable = True
+
+
+class ServerAway(e.CapacityError):
+    """Something in front of the server, a proxy or a load balancer, says that it cannot be reached now."""
+
+    code = "server_away"
 
 
 class UnexpectedAnswer(e.IlvrError):
@@ -46,7 +58,20 @@ def error_of_answer(url: str, status: int, body: object, retry_after: str | None
     detail = body.get("error") if isinstance(body, dict) else None
     if not isinstance(detail, dict) or detail.get("code") not in ERROR_BY_CODE:
         said = detail.get("message") if isinstance(detail, dict) else None
+        if status in BUSY:
+            message = f"{url} answered HTTP {status}; {said or 'what is in front of the server cannot reach it'}"
+            return ServerAway(message, retry_after_s=_seconds(retry_after))
         return UnexpectedAnswer(f"{url} answered HTTP {status}; {said or 'is that an ilvr server?'}", status=status)
-    seconds = int(retry_after) if retry_after is not None and retry_after.isdecimal() else None
     param = detail.get("param")
-    return error_of(detail["code"], str(detail.get("message")), param=param, retry_after_s=seconds)
+    return error_of(detail["code"], str(detail.get("message")), param=param, retry_after_s=_seconds(retry_after))
+
+
+def _seconds(retry_after: str | None) -> int | None:
+    """Of the header in either of its forms, seconds or a date; None if it is neither."""
+    if retry_after is None or retry_after.isdecimal():
+        return int(retry_after) if retry_after else None
+    try:
+        at = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    return max(math.ceil((at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()), 0)

@@ -11,14 +11,15 @@ from typing import Any
 
 import msgspec
 
-from contracts.errors import IlvrError
-from contracts.events import Created, Event, Failed, Terminal
+from contracts.errors import IlvrError, ResponseCancelled
+from contracts.events import Cancelled, Created, Event, Failed, Terminal
 from contracts.responses import Response
 from ilvr.client.errors import ConnectionFailed, UnexpectedAnswer, error_of, error_of_answer
 from ilvr.client.retries import Patience, Retries
 from ilvr.client.sse import EventParser
 
 EVENT_STREAM = "text/event-stream"
+NO_CONTENT = 204  # the answer to one who asks for what comes after the last event
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Reasoning:
         self._last = starting_after
         self.response_id = response_id
         self.end: Terminal | None = None
+        self.has_nothing_left = False
 
     def next_request(self) -> HttpRequest:
         self._parser = EventParser()  # half a line of the last connection is heard again, whole
@@ -105,6 +107,9 @@ class Reasoning:
         """None if events follow, or the seconds after which to try again. Raises what the server said."""
         if not answer.is_success:
             return self._retries.wait_s(answer.error())
+        if answer.status == NO_CONTENT:
+            self.has_nothing_left = True
+            return None
         if not answer.headers.get("content-type", "").startswith(EVENT_STREAM):
             raise UnexpectedAnswer(f"{answer.url} sent no events; is that an ilvr server?", status=answer.status)
         return None
@@ -129,15 +134,19 @@ class Reasoning:
         return self._retries.wait_s(_failure(url, error))
 
     def terminal(self) -> Terminal:
-        if self.end is None:
-            raise RuntimeError("the response has not ended yet: iterate over its events first")
-        return self.end
+        if self.end is not None:
+            return self.end
+        if self.has_nothing_left:
+            raise RuntimeError(f"nothing came after the events heard before; get({self.response_id!r}) is the response")
+        raise RuntimeError("the response has not ended yet: iterate over its events first")
 
     def response(self) -> Response:
-        """What the terminal event holds. Raises the error of a failed one."""
+        """What the terminal event holds. Raises the error of a failed one, and ``ResponseCancelled``."""
         end = self.terminal()
         if isinstance(end, Failed):
             raise error_of(end.error.code, end.error.message)
+        if isinstance(end, Cancelled):
+            raise ResponseCancelled(f"{end.response_id} was cancelled: by a call, or as nobody read it for a while.")
         return end.response
 
     def _heard(self, event: Event) -> None:

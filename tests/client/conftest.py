@@ -132,6 +132,19 @@ class Driver:
                         break
             return got
 
+    def followed(self, response_id: str, starting_after: int) -> list[Event]:
+        def follow(client: Client) -> list[Event]:
+            return list(client.follow(response_id, starting_after=starting_after))
+
+        async def async_follow(client: AsyncClient) -> list[Event]:
+            return [event async for event in client.follow(response_id, starting_after=starting_after)]
+
+        found: list[Event] = self._call(async_follow if self._is_async else follow)
+        return found
+
+    def finished(self, response_id: str, starting_after: int) -> Any:
+        return self._call(lambda client: client.follow(response_id, starting_after=starting_after).finished())
+
     def call(self, name: str, *arguments: Any, **options: Any) -> Any:
         return self._call(lambda client: getattr(client, name)(*arguments, **options))
 

@@ -1,14 +1,18 @@
 """What both clients do when all goes well, and when it does not."""
 
 import base64
+import time
+from email.utils import formatdate
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
 from PIL import Image
 
 import ilvr
 from contracts import errors as e
+from contracts.events import Cancelled
 from contracts.jobs import ImageRef
 from ilvr.client import ConnectionFailed, UnexpectedAnswer
 from tests.client.conftest import EVENTS, FAILED, RESPONSE, Driver, Server, error, stream
@@ -69,6 +73,36 @@ def test_a_server_without_room_is_waited_for_as_it_says(driver: Driver, server: 
     assert driver.reason() == RESPONSE
     assert slept[0] == 7
     assert slept[1] >= e.NotReady.default_retry_after_s
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_proxy_whose_servers_are_away_is_asked_again(
+    status: int, driver: Driver, server: Server, slept: list[float]
+) -> None:
+    soon = formatdate(time.time() + 20, usegmt=True)
+    server.answers += [
+        httpx.Response(status, text="<html>No server is available</html>", headers={"Retry-After": "7"}),
+        httpx.Response(status, headers={"Retry-After": soon}),
+        stream(*EVENTS),
+    ]
+    assert driver.reason() == RESPONSE
+    assert slept[0] == 7.0
+    assert 15.0 < slept[1] < 21.0
+
+
+def test_a_response_that_somebody_cancelled_is_no_answer(driver: Driver, server: Server) -> None:
+    cancelled = msgspec.structs.replace(RESPONSE, status="cancelled", answer=None)
+    server.answers.append(stream(*EVENTS[:3], Cancelled(sequence_number=3, response_id="resp_1", response=cancelled)))
+    with pytest.raises(e.ResponseCancelled, match="resp_1"):
+        driver.reason()
+
+
+def test_nothing_comes_after_the_last_event(driver: Driver, server: Server) -> None:
+    server.answers.append(httpx.Response(204))
+    assert driver.followed("resp_1", 3) == []
+    server.answers.append(httpx.Response(204))
+    with pytest.raises(RuntimeError, match=r"get\('resp_1'\)"):
+        driver.finished("resp_1", 3)
 
 
 def test_waiting_has_an_end(driver: Driver, server: Server, slept: list[float]) -> None:
