@@ -16,11 +16,11 @@ class TokenBuckets:
         self._clock = clock
         self._full_at: dict[str, float] = {}
 
-    def spend(self, owner: str, limit: RateLimit) -> None:
-        """Take a token. Raises ``RateLimited``: there is none; nothing was taken."""
+    def spend(self, owner: str, limit: RateLimit, count: int) -> None:
+        """Raises ``RateLimited``: there are not so many tokens; nothing was taken."""
         token_s = SECONDS_PER_MINUTE / limit.per_minute  # in which one comes back
         now_s = self._clock()
-        full_at = max(self._full_at.get(owner, now_s), now_s) + token_s
+        full_at = max(self._full_at.get(owner, now_s), now_s) + count * token_s
         over_s = full_at - now_s - limit.burst * token_s
         # A token that comes back within a rounding error of its time is there.
         if over_s > token_s * 1e-9:

@@ -59,8 +59,8 @@ class EmbeddedBroker:
         if idempotency_key is None or not self._keys.knows(owner, idempotency_key):
             self._admission.check_room(num_bytes, owner)
 
-    async def spend(self, owner: str, limit: RateLimit) -> None:
-        self._buckets.spend(owner, limit)
+    async def spend(self, owner: str, limit: RateLimit, *, count: int = 1) -> None:
+        self._buckets.spend(owner, limit, count)
 
     async def submit(self, job: Job, *, idempotency: Idempotency | None = None, max_open: int | None = None) -> str:
         if self._is_closed:

@@ -63,8 +63,11 @@ class Broker(Protocol):
         """
         ...
 
-    async def spend(self, owner: str, limit: RateLimit) -> None:
-        """Take one token out of the owner's bucket. Raises ``RateLimited`` with the seconds until there is one."""
+    async def spend(self, owner: str, limit: RateLimit, *, count: int = 1) -> None:
+        """Take tokens out of the owner's bucket, all or none. ``count`` is at most ``limit.burst``.
+
+        Raises ``RateLimited`` with the seconds until there are so many.
+        """
         ...
 
     async def submit(self, job: Job, *, idempotency: Idempotency | None = None, max_open: int | None = None) -> str:

@@ -37,6 +37,7 @@ INTERNAL = "an internal error ended this response; see the server's log"
 class Answering:
     """What every attempt needs: the engine, and how prompts and texts are made for its checkpoint."""
 
+    model_name: str
     engine: Engine
     spec: LatentSpec
     defaults: GenerationDefaults
@@ -190,8 +191,16 @@ class Attempt:
         raise GenerationFailed("the engine ended the stream of tokens without a reason")
 
     async def _request(self) -> EngineRequest:
-        """Raises ``ImageLost``, and ``RequestError`` for what only shows here: a broken picture, a prompt too long."""
+        """Raises ``ImageLost``, ``GenerationFailed`` for a job of another model, and ``RequestError``.
+
+        The last is for what only shows here: a broken picture, a prompt too long.
+        """
         job, tools = self.lease.job, self._tools
+        if job.model != tools.model_name:  # jobs do not choose their runner
+            raise GenerationFailed(
+                f"A runner of {tools.model_name} took this job for {job.model}. All runners of a broker must serve one "
+                "model; once they do, send the request again."
+            )
         stored = [await self._publisher.get_image(image.id) for image in job.images]
         images = tuple(await asyncio.gather(*(asyncio.to_thread(decode_image, image) for image in stored)))
         num_former = sum(turn.num_images for turn in job.history)

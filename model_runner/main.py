@@ -46,6 +46,7 @@ def start_engine(settings: RunnerSettings, donors: Sequence[EngineRequest] | Non
     vocabulary = read_vocabulary(checkpoint.folder)
     prompts = PromptBuilder(checkpoint)
     return Answering(
+        model_name=settings.model_name,
         engine=start(settings, checkpoint, defaults, donors),
         spec=checkpoint.spec,
         defaults=defaults,
@@ -68,7 +69,6 @@ def make_runner(settings: RunnerSettings, *, broker: Broker, tools: Answering, m
     """The runner of a started engine."""
     return Runner(
         runner_id=f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}",
-        model_name=settings.model_name,
         broker=broker,
         tools=tools,
         max_num_seqs=settings.max_num_seqs if settings.engine == "vllm" else 1,

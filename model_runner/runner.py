@@ -34,14 +34,12 @@ class Runner:
         self,
         *,
         runner_id: str,
-        model_name: str,
         broker: Broker,
         tools: Answering,
         max_num_seqs: int,
         metrics: RunnerMetrics,
     ) -> None:
         self._id = runner_id
-        self._model_name = model_name
         self._broker = broker
         self._tools = tools
         self._engine = tools.engine
@@ -169,7 +167,7 @@ class Runner:
         self._metrics.in_flight.set(len(self._attempts))
         status = RunnerStatus(
             runner_id=self._id,
-            model=self._model_name,
+            model=self._tools.model_name,
             is_ready=is_ready,
             num_running=len(self._attempts),
             max_num_seqs=self._max_num_seqs,

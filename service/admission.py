@@ -59,7 +59,7 @@ async def submit(
         )
     check_image_count(len(request.images or ()), gateway.settings.max_images, "images")
     timeout_s = _timeout_s(gateway, request)
-    before = await conversation_before(gateway, request.previous_response_id, caller)
+    before = await conversation_before(gateway, request.previous_response_id, caller, model)
     num_images = len(before.images) + len(body.uploads) + len(request.images or ())
     check_image_count(num_images, gateway.settings.max_images, "images")
     job = Job(

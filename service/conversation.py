@@ -20,11 +20,11 @@ class Conversation:
     images: Sequence[ImageRef] = ()
 
 
-async def conversation_before(gateway: Gateway, response_id: str | None, caller: Caller) -> Conversation:
+async def conversation_before(gateway: Gateway, response_id: str | None, caller: Caller, model: str) -> Conversation:
     """Of a response all that was asked and answered, its own predecessors' included: none of those has to be kept.
 
     Raises ``ResponseNotFound``, ``ResponseNotFinished``, ``ImageNotFound``, or ``InvalidRequest`` where it has no end
-    that one can go on from.
+    that one can go on from, or another model gave it.
     """
     if response_id is None:
         return Conversation()
@@ -34,6 +34,8 @@ async def conversation_before(gateway: Gateway, response_id: str | None, caller:
         token_ids = await gateway.broker.token_ids(response_id)
     except ResponseNotFound as error:
         raise ResponseNotFound(str(error), param=PARAM) from None
+    if job.model != model:
+        raise InvalidRequest(f"{response_id} is of {job.model}; {model} cannot go on with its latents.", param=PARAM)
     end = events[-1]
     if not isinstance(end, Terminal):
         raise ResponseNotFinished(f"{response_id} has not ended yet; ask again when it has.", param=PARAM)

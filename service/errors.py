@@ -150,6 +150,8 @@ def _answer(
         answer.headers["WWW-Authenticate"] = 'Bearer realm="ilvr"'
     if retry_after_s is not None:
         answer.headers["Retry-After"] = str(retry_after_s)
+    if kind is not None and not kind.is_retryable:
+        answer.headers["X-Should-Retry"] = "false"  # OpenAI's clients would send a 409 or 504 again, whatever it is
     return answer
 
 

@@ -20,9 +20,9 @@ class Plan:
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
     num_generated: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 16, RANDOM: 4})
     rates: dict[str, tuple[float, ...]] = field(
-        default_factory=lambda: {EMBEDDED: (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6), RANDOM: ()}
+        default_factory=lambda: {EMBEDDED: (0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5, 2.0), RANDOM: ()}
     )
-    rate_s: float = 10.0
+    rate_s: float = 20.0  # in which what is more than a server can do piles up for seconds
 
     def count(self, name: str, concurrency: int, *, is_sequential: bool) -> int:
         """Requests of a turn: several for each place where that is quick, so that begin and end weigh little."""

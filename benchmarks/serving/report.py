@@ -93,13 +93,15 @@ def _open(name: str, found: Found) -> PartReport | None:
     rows = []
     for of, tried in found["open"].items():
         well = [turn for turn in tried if turn["first_p99_ms"] <= SLOW_MS]
-        best = f"{well[-1]['rate']:.1f}" if well else "none"
+        is_end_known = len(well) < len(tried)
+        best = ("" if is_end_known else "at least ") + f"{well[-1]['rate']:.1f}" if well else "none"
         each = ", ".join(f"{turn['rate']:.1f}: {turn['first_p99_ms']:.0f}" for turn in tried)
         rows.append([of, best, each])
     text = (
         f"Requests come as a Poisson process, whatever the answers do. Rates are shares of what the server answered "
         f"with {RATE_CONCURRENCY} at once, rising until the first step of more than 1 % takes longer than "
-        f"{SLOW_MS / 1000:g} s. One turn each, so a value between two rates is not known."
+        f"{SLOW_MS / 1000:g} s. One turn each, so a value between two rates is not known, and of servers that answer few "
+        f"requests in a turn p99 is the slowest. *At least*: the highest rate that was tried did not do it."
     )
     header = ["server", "highest rate within, requests/s", "p99 of the first step in ms, by rate"]
     return PartReport(key=f"{name} open", title=f"{name}: at a rate", text=text, header=header, rows=rows)

@@ -77,8 +77,8 @@ class RedisBroker:
         if idempotency_key is None or await self._owners.claimed(owner, idempotency_key) is None:
             await self._queue.check_room(num_bytes, owner)
 
-    async def spend(self, owner: str, limit: RateLimit) -> None:
-        await self._owners.spend(owner, limit)
+    async def spend(self, owner: str, limit: RateLimit, *, count: int = 1) -> None:
+        await self._owners.spend(owner, limit, count)
 
     async def submit(self, job: Job, *, idempotency: Idempotency | None = None, max_open: int | None = None) -> str:
         if self._is_closed:

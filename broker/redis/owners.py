@@ -51,9 +51,10 @@ class Owners:
         found = await self._link.run("claimed", self._keys.claim(owner, key))
         return None if found is None else str(found.decode())
 
-    async def spend(self, owner: str, limit: RateLimit) -> None:
+    async def spend(self, owner: str, limit: RateLimit, count: int) -> None:
         """Raises ``RateLimited``."""
-        over_ms = await self._link.run("spend", self._keys.bucket(owner), MINUTE_MS / limit.per_minute, limit.burst)
+        token_ms = MINUTE_MS / limit.per_minute
+        over_ms = await self._link.run("spend", self._keys.bucket(owner), token_ms, limit.burst, count)
         if over_ms:
             raise RateLimited(
                 f"This key may ask {limit.per_minute:g} times a minute, {limit.burst} of them at once.",

@@ -1,4 +1,4 @@
-"""The request of ``POST /v1/chat/completions``, the one place where unknown fields are passed over."""
+"""The request of ``POST /v1/chat/completions``, where, as in ``/v1/responses``, unknown fields are passed over."""
 
 from typing import Annotated, Any, Literal, TypeVar
 

@@ -1,8 +1,10 @@
 """``POST /v1/chat/completions``: the same questions as ``/v1/reason``, in OpenAI's words."""
 
+import math
+
 from fastapi import APIRouter, Request, Response
 
-from contracts.errors import IlvrError, InvalidRequest
+from contracts.errors import IlvrError, InvalidRequest, RateLimited
 from contracts.jobs import Job
 from service.admission import room_for, submit
 from service.auth import Caller, CallerDep
@@ -71,5 +73,8 @@ async def _pay_for_copies(gateway: Gateway, caller: Caller, num_choices: int, ke
         return
     if num_choices > limit.burst:
         raise InvalidRequest(f"n: this API key may ask for at most {limit.burst} at once.", param="n")
-    for _ in range(num_choices - 1):
-        await gateway.broker.spend(caller.owner, limit)
+    try:
+        await gateway.broker.spend(caller.owner, limit, count=num_choices - 1)
+    except RateLimited as error:  # who comes back then pays for the request itself first
+        first_s = math.ceil(60.0 / limit.per_minute)
+        raise RateLimited(str(error), retry_after_s=error.retry_after_s + first_s) from None

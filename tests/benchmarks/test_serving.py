@@ -109,6 +109,11 @@ def test_the_report_says_which_bars_are_missed(tmp_path) -> None:
     assert f"| {REDIS} | 3.0 | 3.0: 900, 4.0: 1100 |" in text
     assert text.count(": met") == 5
 
+    unbroken = found()
+    unbroken["open"][REDIS].pop()
+    text = report.write(tmp_path, {EMBEDDED_MODEL: {"environment": known | libraries, "found": unbroken}})
+    assert f"| {REDIS} | at least 3.0 | 3.0: 900 |" in text
+
     measured[EMBEDDED_MODEL]["found"] = found(**{EMBEDDED: [90.0, 90.0]})
     assert not report.all_met(measured)
     missed = [line for line in report.write(tmp_path, measured).splitlines() if line.endswith("MISSED")]

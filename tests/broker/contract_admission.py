@@ -182,6 +182,14 @@ class AdmissionContract(ContractBase):
         assert 20 <= error.value.retry_after_s <= 30  # a token comes back in 30 s
         await broker.spend("b", limit)
 
+    async def test_tokens_are_taken_together_or_not_at_all(self, broker: Broker) -> None:
+        limit = RateLimit(per_minute=2.0, burst=3)
+        await broker.spend("a", limit, count=2)
+        with pytest.raises(RateLimited) as error:
+            await broker.spend("a", limit, count=3)
+        assert 50 <= error.value.retry_after_s <= 60  # two more in a minute
+        await broker.spend("a", limit, count=1)
+
     async def test_a_bucket_is_refilled(self, broker: Broker) -> None:
         limit = RateLimit(per_minute=300.0, burst=2)  # one in 0.2 s
         spent_at: list[float] = []

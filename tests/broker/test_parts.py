@@ -97,27 +97,27 @@ class TestRate:
 class TestBuckets:
     def test_what_a_bucket_holds_and_how_it_fills(self, clock: Clock) -> None:
         buckets, limit = TokenBuckets(clock), RateLimit(per_minute=6.0, burst=2)  # one in ten seconds
-        buckets.spend("a", limit)
-        buckets.spend("a", limit)
+        buckets.spend("a", limit, 1)
+        buckets.spend("a", limit, 1)
         with pytest.raises(RateLimited) as refused:
-            buckets.spend("a", limit)
+            buckets.spend("a", limit, 1)
         assert refused.value.retry_after_s == 10
         clock.now_s += 9.5
         with pytest.raises(RateLimited) as refused:
-            buckets.spend("a", limit)
+            buckets.spend("a", limit, 1)
         assert refused.value.retry_after_s == 1
         clock.now_s += 0.5
-        buckets.spend("a", limit)
+        buckets.spend("a", limit, 1)
         clock.now_s += 1000
-        buckets.spend("a", limit)
-        buckets.spend("a", limit)
+        buckets.spend("a", limit, 1)
+        buckets.spend("a", limit, 1)
         with pytest.raises(RateLimited):
-            buckets.spend("a", limit)
+            buckets.spend("a", limit, 1)
 
     def test_a_full_bucket_is_forgotten(self, clock: Clock) -> None:
         buckets, limit = TokenBuckets(clock), RateLimit(per_minute=60.0, burst=5)
         for number in range(100):
-            buckets.spend(str(number), limit)
+            buckets.spend(str(number), limit, 1)
         clock.now_s += 0.5
         buckets.forget_full()
         assert len(buckets._full_at) == 100

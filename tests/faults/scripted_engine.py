@@ -112,6 +112,7 @@ class _Sizes:
 def answering(engine: ScriptedEngine) -> Answering:
     """What a runner needs beside the engine, for tokens that are bytes."""
     return Answering(
+        model_name="scripted",
         engine=engine,
         spec=SPEC,
         defaults=GenerationDefaults(end_ids=(EOS,)),

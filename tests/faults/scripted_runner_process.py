@@ -43,7 +43,6 @@ async def _run(args: argparse.Namespace, registry: CollectorRegistry, listener: 
     broker = await open_broker(load_settings())
     runner = Runner(
         runner_id=f"scripted-{os.getpid()}-{secrets.token_hex(2)}",
-        model_name="scripted",
         broker=broker,
         tools=answering(engine),
         max_num_seqs=args.max_num_seqs,

@@ -73,10 +73,10 @@ def test_a_smoke_of_every_kind_and_manner(server, tmp_path):
     requests, num_begun = results["requests"], results["load"]["num_begun"]
     assert num_begun == results["load"]["num_due"] > 70
     kinds = requests["by_kind"]
-    assert set(kinds) == {"json", "form", "stream", "cancel", "hang_up", "slow"}
+    assert set(kinds) == {"json", "form", "stream", "chat", "chat_stream", "cancel", "hang_up", "slow"}
     assert sum(count for counts in kinds.values() for count in counts.values()) == num_begun
     assert (requests["failed"], requests["refused"], requests["unfinished"], requests["reasons"]) == (0, 0, 0, {})
-    assert all(set(kinds[kind]) == {"answered"} for kind in ("json", "form", "stream", "slow"))
+    assert all(set(kinds[kind]) == {"answered"} for kind in ("json", "form", "stream", "chat", "chat_stream", "slow"))
     assert set(kinds["hang_up"]) == {"left"}
     assert kinds["cancel"]["cancelled"] > 0
     metrics = results["metrics"]

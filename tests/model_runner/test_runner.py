@@ -14,7 +14,7 @@ from broker.limits import BrokerLimits
 from contracts.broker import LeaseLost, RunnerStatus
 from contracts.errors import BadSettings, GenerationFailed, ImageNotFound
 from contracts.events import Event, Terminal
-from contracts.jobs import ImageRef, Lease, Sampling, StoredImage
+from contracts.jobs import ImageRef, Job, Lease, Sampling, StoredImage
 from contracts.responses import LatentStep, TextStep
 from model_runner.prompt import PromptBuilder
 from tests.broker.samples import read, status
@@ -270,6 +270,15 @@ class TestFailures:
         assert response.error is not None
         assert (response.error.code, response.error.retryable) == ("engine_dead", True)
         assert "could not be ended" in caplog.text
+
+    async def test_a_job_for_another_model(self, start: Start) -> None:
+        async with start(ANSWER) as world:
+            await world.broker.submit(Job(response_id="resp_a", created_at=0, model="other", question="?"))
+            response = await world.ended("resp_a")
+        assert response.error is not None
+        assert (response.error.code, response.error.retryable) == ("generation_failed", True)
+        assert "other" in response.error.message
+        assert not world.engine.requests
 
     async def test_a_prompt_that_is_too_long(self, start: Start) -> None:
         async with start(ANSWER, context_tokens=20) as world:

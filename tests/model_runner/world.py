@@ -98,6 +98,7 @@ def make_tools(
 
     def make_tools(engine: ScriptedEngine, *, context_tokens: int = 4096) -> Answering:
         return Answering(
+            model_name="m",
             engine=engine,
             spec=maze_checkpoint.spec,
             defaults=GenerationDefaults(end_ids=(EOS,)),
@@ -126,7 +127,6 @@ def start(make_tools: MakeTools) -> Callable[..., Any]:
         engine, registry = ScriptedEngine(script), CollectorRegistry()
         runner = Runner(
             runner_id="r1",
-            model_name="m",
             broker=broker,
             tools=make_tools(engine, context_tokens=context_tokens),
             max_num_seqs=max_num_seqs,

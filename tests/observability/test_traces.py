@@ -60,7 +60,6 @@ async def client(broker: Broker, tmp_path: Path) -> AsyncIterator[httpx.AsyncCli
     engine = ScriptedEngine(0.02, tmp_path / "runs.txt")
     runner = Runner(
         runner_id="r1",
-        model_name="scripted",
         broker=broker,
         tools=answering(engine),
         max_num_seqs=4,

@@ -4,10 +4,13 @@ import asyncio
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
+from broker.embedded import EmbeddedBroker
 from contracts.errors import GenerationFailed
 from contracts.jobs import Turn
+from tests.broker.samples import status
 from tests.scripted_runner import ScriptedRunner
 from tests.service.helpers import base64_image, check_error, picture
 
@@ -69,6 +72,18 @@ async def test_one_that_nobody_knows(client: httpx.AsyncClient, runner: Scripted
         check_error(await ask(client, "B?", previous_response_id=unknown), 404, "response_not_found", PARAM)
     check_error(await ask(client, "B?", previous_response_id=""), 422, "invalid_request", PARAM)
     assert not runner.jobs
+
+
+async def test_one_of_another_model(client: httpx.AsyncClient, runner: ScriptedRunner, broker: EmbeddedBroker) -> None:
+    """As after the change of what is served."""
+    first = await asked(client, "A?")
+    await broker.heartbeat(msgspec.structs.replace(status("r2"), model="other"))
+    message = check_error(
+        await ask(client, "B?", previous_response_id=first, model="other"), 422, "invalid_request", PARAM
+    )
+    assert "scripted" in message
+    assert "other" in message
+    await asked(client, "B?", previous_response_id=first, model="scripted")
 
 
 async def test_one_that_has_not_ended(client: httpx.AsyncClient, runner: ScriptedRunner) -> None:

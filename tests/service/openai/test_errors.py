@@ -122,6 +122,15 @@ async def test_one_that_was_cancelled_is_not_asked_again(
     assert len(runner.jobs) == 1
 
 
+async def test_one_whose_time_is_up_is_not_asked_again(openai: AsyncOpenAI, runner: ScriptedRunner) -> None:
+    """504 or not: its time would be up again."""
+    runner.fail_with = e.DeadlineExceeded("Too late.")
+    with pytest.raises(sdk.InternalServerError) as raised:
+        await openai.with_options(max_retries=2).chat.completions.create(**ASK)
+    assert raised.value.code == "deadline_exceeded"
+    assert len(runner.jobs) == 1
+
+
 async def test_the_client_tries_again_what_may_work_later(
     openai: AsyncOpenAI, runner: ScriptedRunner, broker: EmbeddedBroker
 ) -> None:
@@ -187,6 +196,17 @@ class TestKeys:
         assert raised.value.code == "rate_limited"
         assert 50 <= int(raised.value.response.headers["retry-after"]) <= 60
         assert len(runner.jobs) == 2
+
+    async def test_who_waits_as_told_can_pay_for_all_choices(
+        self, gateway: httpx.AsyncClient, runner: ScriptedRunner, keys: Keys
+    ) -> None:
+        """One token a minute: two are left, the request takes one, two copies want two, and then it is asked again."""
+        async with connected(gateway, keys.tokens["slow"]) as client:
+            await client.chat.completions.create(**ASK)
+            with pytest.raises(sdk.RateLimitError) as raised:
+                await client.chat.completions.create(**ASK, n=3, temperature=1)
+        assert 110 <= int(raised.value.response.headers["retry-after"]) <= 120
+        assert len(runner.jobs) == 1
 
     async def test_choices_beyond_what_may_be_open_are_none(
         self, gateway: httpx.AsyncClient, runner: ScriptedRunner, keys: Keys
