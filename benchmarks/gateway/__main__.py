@@ -38,7 +38,7 @@ REPORTS = Path("benchmarks/reports")
 
 @dataclass(frozen=True)
 class Turn:
-    """``lost``: events that were due in the time and never came, and whatever came out of order."""
+    """``lost``: events that were due a second or more ago and are not there, and whatever came out of order."""
 
     streams: int
     seconds: float
@@ -128,9 +128,20 @@ async def measured(streams: int, seconds: float) -> Turn:
     return turn
 
 
-def report(turns: list[Turn], command: str) -> None:
+def report(turns: list[Turn], command: str) -> bool:
+    """Whether all bars are met."""
     found = environment(command)
-    header = ["streams", "events/s", "seconds", "lost", "late p50, ms", "p99", "most", "of the core, %", "KiB a stream"]
+    header = [
+        "streams",
+        "events/s",
+        "seconds",
+        "lost or 1 s late",
+        "late p50, ms",
+        "p99",
+        "most",
+        "of the core, %",
+        "KiB a stream",
+    ]
     rows = [
         [
             f"{turn.streams:,}",
@@ -143,7 +154,7 @@ def report(turns: list[Turn], command: str) -> None:
         ]
         for turn in turns
     ]
-    first, well = turns[0], [turn for turn in turns if turn.is_well]
+    first, last, well = turns[0], turns[-1], [turn for turn in turns if turn.is_well]
     bars = (
         (f"{first.streams:,} streams at {EVENTS_PER_S:g} events/s: events lost", first.lost, 0),
         (f"{first.streams:,} streams: p99 lateness, ms", first.p99_late_ms, 1000 * LATE_BAR_S),
@@ -155,7 +166,7 @@ def report(turns: list[Turn], command: str) -> None:
         "",
         "Streams of `POST /v1/reason` from a gateway, the embedded broker and an engine that only keeps time, in one",
         "event loop on one core; readers on another. Late: from when an event was due by that clock until it was",
-        "read. Lost: due and never read, or read out of order.",
+        "read. Lost or 1 s late: due a second before the end and not read by then, or read out of order.",
         "",
         table(header, rows),
         "",
@@ -163,7 +174,8 @@ def report(turns: list[Turn], command: str) -> None:
             f"* {what}: {value:g}, at most {limit:g} was asked: {'met' if value <= limit else 'MISSED'}"
             for what, value, limit in bars
         ),
-        f"* The ceiling: {ceiling} streams were the most that stayed within the bars; what stops more is the core.",
+        f"* The ceiling: {ceiling} streams were the most that stayed within the bars; "
+        f"with {last.streams:,} the core was {100 * last.core_share:.0f} % busy.",
         "",
         f"`{command}`, commit {found['commit']}. {found['processor']}, {found['cores']} cores. Load at the start "
         f"{found['load_at_start']} (other work shared the machine if that is more than 0). Python {found['python']}.",
@@ -173,19 +185,20 @@ def report(turns: list[Turn], command: str) -> None:
     content = {"environment": found, "turns": [asdict(turn) for turn in turns]}
     (REPORTS / "gateway.json").write_text(json.dumps(content, indent=1) + "\n")
     print("\n".join(text))
+    return all(value <= limit for _, value, limit in bars)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0, help="of the first turn; of the others at most 15")
     parser.add_argument("--profile", type=int, metavar="STREAMS", help="print where the server's time goes instead")
     asked = parser.parse_args()
     if asked.profile:
         print(uvloop.run(measure(asked.profile, min(asked.seconds, 15), "--profile")))
-        return
+        return 0
     command = "python -m benchmarks.gateway" + (f" --seconds {asked.seconds:g}" if asked.seconds != 60 else "")
-    report(uvloop.run(climb(asked.seconds)), command)
+    return 0 if report(uvloop.run(climb(asked.seconds)), command) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -100,8 +100,8 @@ def _open(name: str, found: Found) -> PartReport | None:
     text = (
         f"Requests come as a Poisson process, whatever the answers do. Rates are shares of what the server answered "
         f"with {RATE_CONCURRENCY} at once, rising until the first step of more than 1 % takes longer than "
-        f"{SLOW_MS / 1000:g} s. One turn each, so a value between two rates is not known, and of servers that answer few "
-        f"requests in a turn p99 is the slowest. *At least*: the highest rate that was tried did not do it."
+        f"{SLOW_MS / 1000:g} s. One turn each, so a value between two rates is not known, and of servers that answer "
+        f"few requests in a turn p99 is the slowest. *At least*: the highest rate that was tried did not do it."
     )
     header = ["server", "highest rate within, requests/s", "p99 of the first step in ms, by rate"]
     return PartReport(key=f"{name} open", title=f"{name}: at a rate", text=text, header=header, rows=rows)

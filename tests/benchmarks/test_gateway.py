@@ -2,18 +2,18 @@
 
 from array import array
 
-from benchmarks.gateway.__main__ import EVENTS_PER_S, measure
+from benchmarks.gateway.__main__ import EVENTS_PER_S, MEMORY_BAR_KIB, measure
 from benchmarks.gateway.client import Reader
 
 EVENT = b'id: %d\nevent: step.delta\ndata: {"type":"step.delta","text":"1.5"}\n\n'
 
 
 async def test_a_few_streams_for_a_moment() -> None:
-    turn = await measure(20, 3)
+    turn = await measure(50, 3)
     assert turn.lost == 0
-    assert turn.events >= 20 * EVENTS_PER_S * 1.5  # of three seconds; the machine may be busy
+    assert turn.events >= 50 * EVENTS_PER_S * 1.5  # of three seconds; the machine may be busy
     assert 0 < turn.p50_late_ms < turn.most_late_ms
-    assert turn.idle_kib > 0
+    assert 0 < turn.idle_kib <= MEMORY_BAR_KIB
 
 
 async def test_a_gap_is_a_defect() -> None:
