@@ -10,6 +10,7 @@ import httpx
 
 from tests.faults.client import SILENCE_S, Client
 from tests.faults.crowd import next_number
+from tests.faults.fleet import gauge
 from tests.faults.process import Process
 from tests.faults.record import Record
 from tests.faults.world import World
@@ -21,6 +22,7 @@ SLOW_S = 0.1
 HALF_OPEN_S = 9.0  # longer than it takes to find out by oneself
 HELD_S = 2.0
 NUM_SUBMISSIONS = 20
+NUM_STREAMS = 5
 NUM_HOPPING, HOPS_AFTER = 20, 3
 
 
@@ -32,9 +34,11 @@ async def kill_runner(world: World) -> None:
     """-9; its engine process must not outlive it."""
     runner = world.fleet.runners[0]
     below = runner.below()
-    runner.send(signal.SIGKILL)
-    await runner.until_ended()
-    await _until_none(below)
+    with world.hold_engine(runner):
+        await asyncio.sleep(HELD_S / 2)
+        runner.send(signal.SIGKILL)
+        await runner.until_ended()
+        await _until_none(below)
     await world.fleet.restart(runner)
 
 
@@ -50,6 +54,7 @@ async def kill_engine(world: World) -> None:
 
 async def kill_gateway(world: World) -> None:
     gateway = world.fleet.gateways[0]
+    await _until_streams(world.fleet.urls[0])
     gateway.send(signal.SIGKILL)
     await asyncio.sleep(world.pace.outage_s)
     await world.fleet.restart(gateway)
@@ -76,7 +81,9 @@ async def pause_runner(world: World) -> None:
     """It does not know that it was away, and says what it has to say to a job that has moved on."""
     runner = world.fleet.runners[0]
     stopped = [runner.pid, *runner.below()]
-    runner.send(signal.SIGSTOP)
+    with world.hold_engine(runner):
+        await asyncio.sleep(HELD_S / 2)
+        runner.send(signal.SIGSTOP)
     await asyncio.sleep(world.pace.pause_s)
     assert all(is_alive(pid) for pid in stopped)
     runner.send(signal.SIGCONT)
@@ -119,6 +126,7 @@ async def terminate_runner(world: World) -> None:
 async def terminate_gateway(world: World) -> None:
     """As a supervisor does: first it says that it is not ready, then it closes its port."""
     gateway, url = world.fleet.gateways[0], world.fleet.urls[0]
+    await _until_streams(url)
     gateway.send(signal.SIGTERM)
     async with httpx.AsyncClient(timeout=5) as http:
         assert await _readiness(http, url, until=503) == 503
@@ -167,6 +175,13 @@ async def _readiness(http: httpx.AsyncClient, url: str, *, until: int, timeout_s
         if status == until or time.monotonic() > deadline:
             return status
         await asyncio.sleep(0.02)
+
+
+async def _until_streams(url: str, timeout_s: float = 20.0) -> None:
+    """There is something to lose: on a busy machine requests come to this gateway in waves."""
+    async with asyncio.timeout(timeout_s), httpx.AsyncClient(timeout=timeout_s) as http:
+        while gauge((await http.get(f"{url}/metrics")).text, "ilvr_gateway_stream_readers") < NUM_STREAMS:  # noqa: ASYNC110 - it is asked
+            await asyncio.sleep(0.05)
 
 
 async def _until_none(pids: list[int]) -> None:
