@@ -7,6 +7,9 @@ STAMP  := .venv/.complete
 KERNELS_PYTHON := .venv-kernels/bin/python
 KERNELS_STAMP  := .venv-kernels/.complete
 GPU_PYTHON     := python3
+# Before a command: no GPU and no torch is a reason to skip it; a GPU without torch is an error.
+WITH_TORCH      = $(GPU_PYTHON) -c 'import torch' 2>/dev/null || { \
+  echo "skipped: $(GPU_PYTHON) has no torch; docs/gpu.md says what to install"; test ! -e /dev/nvidiactl; exit; };
 # Two at a time, a file's tests together, for they share engines. Each engine computes with one thread on two cores.
 TOGETHER       := -n 2 --dist loadfile
 KERNELS_TESTS   = tests/model_runner/kernels tests/model_runner/model/test_chunk.py
@@ -54,13 +57,13 @@ test-v2: $(KERNELS_STAMP)  ## vLLM's Model Runner V2 on a CPU, Triton interprete
 # These two take the environment that is active: docs/gpu.md says what must be in it. Warnings of a build that was never
 # tried are shown, and are no errors.
 test-gpu:             ## on a GPU: graphs and compiled kernels give the recorded tokens; skips without one
-	$(GPU_PYTHON) -m pytest tests/model_runner/kernels/test_parity.py tests/gpu -m gpu -W default $(ARGS)
+	@$(WITH_TORCH) $(GPU_PYTHON) -m pytest tests/model_runner/kernels/test_parity.py tests/gpu -m gpu -W default $(ARGS)
 
 loadtest: setup       ## load on a server, five minutes: ARGS="--host URL", else on one of its own; ARGS=--help says more
 	$(PYTHON) -m loadtests $(ARGS)
 
 bench-gpu:            ## on a GPU: ms per text and latent step, eager and with graphs; skips without one
-	$(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
+	@$(WITH_TORCH) $(GPU_PYTHON) -m benchmarks.gpu $(ARGS)
 
 deploy-tools:         ## docker-compose, haproxy, prometheus and a linter, which tests of deploy/ run
 	@bash tools/deploy_tools.sh

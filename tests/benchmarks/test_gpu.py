@@ -1,6 +1,7 @@
 """The benchmark for a GPU: what it makes of numbers, that it skips without one, and that it runs, on a tiny shape."""
 
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from benchmarks.gpu_shape import SHAPES, START_ID, write_folder
 from model_runner.checkpoint import read_checkpoint
 from model_runner.engine.base import EngineRequest, TokenDelta
 from model_runner.generation import GenerationDefaults
+from tests.servers import ROOT
 
 
 def cell(graphs: str, kind: gpu.Kind, ms: list[float]) -> Cell:
@@ -121,3 +123,11 @@ def test_it_runs(tmp_path: Path) -> None:
     ]
     assert all(len(one["tpot_ms"]) == 2 and min(one["tpot_ms"]) > 0 for one in report["cells"])
     assert "| eager | 3 |" in (tmp_path / "gpu.md").read_text()
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU: then it is an error")
+@pytest.mark.parametrize("target", ["test-gpu", "bench-gpu"])
+def test_without_gpu_and_torch_make_says_what_is_missing(target: str) -> None:
+    done = subprocess.run(["make", "-s", target, "GPU_PYTHON=false"], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "skipped: false has no torch; docs/gpu.md says what to install\n"

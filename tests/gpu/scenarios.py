@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from contracts.manifest import BlockRule
 from model_runner.engine.base import EngineRequest, PromptInfo
 from model_runner.engine.transformers_engine import TransformersEngine
 from model_runner.engine.vllm_engine import VllmEngine
@@ -70,9 +71,11 @@ async def answered(engine: VllmEngine, cases: Sequence[Case]) -> list[PromptInfo
     return [info for _, info in answers]
 
 
-async def answered_plainly(folder: Path, asked: Sequence[EngineRequest], mode: LatentAblation = "none") -> list[Case]:
+async def answered_plainly(
+    folder: Path, asked: Sequence[EngineRequest], mode: LatentAblation = "none", rule: BlockRule | None = None
+) -> list[Case]:
     """What the plain engine answers on a CPU, one request after the other, also with ablated latents."""
-    checkpoint, defaults = read(folder, is_cpu=True)
+    checkpoint, defaults = read(folder, is_cpu=True, rule=rule)
     settings = RunnerSettings(model=folder, latent_ablation=mode)
     engine = TransformersEngine.start(settings, checkpoint, defaults)
     await engine.prepare()
@@ -196,8 +199,42 @@ async def traced_vectors(engine: VllmEngine, name: str, defaults: GenerationDefa
 
 def is_well_formed(ids: Sequence[int]) -> bool:
     """Whether an answer has blocks, and each is closed or cut by the end of the answer."""
+    begun, closed = _num_blocks(ids)
+    return begun == closed > 0
+
+
+def _num_blocks(ids: Sequence[int]) -> tuple[int, int]:
+    """How many were begun, and of how many nothing is wrong."""
     letters = "".join({START_ID: "s", PAD_ID: "p", END_ID: "e"}.get(token, "-") for token in ids)
-    return letters.count("s") == len(CLOSED.findall(letters)) > 0
+    return letters.count("s"), len(CLOSED.findall(letters))
+
+
+async def sampled(engine: VllmEngine, name: str, defaults: GenerationDefaults, *, longest: int = 60) -> None:
+    """Blocks are well-formed whatever is drawn, and a seed gives in a crowd what it gives alone."""
+    base = request_of(read_traces(name)[3], defaults, "sampled", max_tokens=longest)
+
+    async def drawn(seed: int, tag: str) -> tuple[int, ...]:
+        sampling = replace(base.sampling, temperature=1.3, top_p=0.98, top_k=60, seed=seed)
+        return (await answer(engine, replace(base, request_id=f"{tag}-{seed}", sampling=sampling)))[0]
+
+    crowd = await asyncio.gather(*(drawn(seed, "crowd") for seed in range(8)))
+    assert [await drawn(seed, "alone") for seed in range(3)] == crowd[:3]
+    assert len(set(crowd)) > 1
+    begun, closed = zip(*map(_num_blocks, crowd), strict=True)
+    assert begun == closed
+    assert any(begun)
+
+
+async def fixed_blocks(engine: VllmEngine, cases: Sequence[Case]) -> None:
+    """K pads in each block, also where the head is not run for rows whose next token is known."""
+    await forget(engine)
+    await answered(engine, cases)
+    assert all(ids.count(PAD_ID) >= K for ids in (case.ids for case in cases))
+
+
+async def fixed_cases(folder: Path, name: str, defaults: GenerationDefaults, *, longest: int = 60) -> list[Case]:
+    asked = [request_of(trace, defaults, f"fixed-{trace.index}", max_tokens=longest) for trace in read_traces(name)]
+    return await answered_plainly(folder, asked, rule="fixed")
 
 
 async def roughly(engine: VllmEngine, name: str, defaults: GenerationDefaults) -> None:

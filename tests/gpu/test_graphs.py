@@ -1,6 +1,6 @@
 """On a GPU: the recorded tokens, eager and with captured graphs, on both model runners, in float32; bfloat16 roughly.
 
-**Never run to its end**: engines were started on a GPU once, beside too many others (``docs/gpu.md``).
+**Never run to its end**: on the one GPU so far, none of thirteen engines at once came up (``docs/gpu.md``).
 
 Each engine gets every scenario that ``test_scenarios.py`` runs on a CPU. What is new here is the device, Triton
 compiled instead of interpreted, asynchronous scheduling, KV blocks of 16 tokens, and graphs, which are really taken.
@@ -107,6 +107,10 @@ async def test_beside_text(served):
     await scenarios.beside_text(served.engine, served.name, served.defaults)
 
 
+async def test_sampled(served):
+    await scenarios.sampled(served.engine, served.name, served.defaults)
+
+
 async def test_traced_vectors(served):
     """While latents are traced no full graph is taken: Python writes the trace."""
     await served.engine.worker_call("take_modes")
@@ -114,6 +118,17 @@ async def test_traced_vectors(served):
     assert "FULL" not in await served.engine.worker_call("take_modes")
     await scenarios.a_batch(served.engine, served.name, served.defaults, 3)
     assert ("FULL" in await served.engine.worker_call("take_modes")) == (served.graphs == "FULL_AND_PIECEWISE")
+
+
+@pytest.mark.parametrize("graphs", ["eager", "FULL_AND_PIECEWISE"])
+@pytest.mark.parametrize("runner", ["V1", "V2"])
+async def test_fixed_blocks(runner, graphs, golden_folders):
+    _, defaults = read(golden_folders["c"], is_cpu=False)
+    cases = await scenarios.fixed_cases(golden_folders["c"], "c", defaults)
+    async with running(
+        golden_folders["c"], is_cpu=False, runner=runner, graphs=graphs, worker="GpuWorker", latent_exit="fixed"
+    ) as engine:
+        await scenarios.fixed_blocks(engine, cases)
 
 
 @pytest.mark.parametrize("max_replayed_pads", [0, 1000])

@@ -41,6 +41,22 @@ async def test_all_else(served):
     await scenarios.traced_vectors(engine, "c", defaults)
 
 
+async def test_sampled(served):
+    engine, defaults = served
+    await scenarios.sampled(engine, "c", defaults)
+
+
+@pytest.mark.slow
+async def test_fixed_blocks(golden_folders):
+    folder = golden_folders["c"]
+    _, defaults = read(folder, is_cpu=True)
+    cases = await scenarios.fixed_cases(folder, "c", defaults)
+    async with running(
+        folder, is_cpu=True, runner="V1", graphs="eager", worker="CpuWorker", latent_exit="fixed"
+    ) as engine:
+        await scenarios.fixed_blocks(engine, cases)
+
+
 @pytest.mark.slow
 async def test_whole_traces(served):
     engine, defaults = served

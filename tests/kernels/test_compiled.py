@@ -3,13 +3,16 @@
 import importlib.util
 import inspect
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.model_runner.kernels.cases import INTERPRETED
 
@@ -70,6 +73,48 @@ def test_nothing_is_compiled_while_it_serves() -> None:
     every = serving_variants(torch.bfloat16, 896, [1, 2, 3, 8, 15, 16, 17, 32, 64, 100, 256, 1000, 1024])
     assert [variant.name for variant in every] == NAMES
     assert [variant.key for variant in every] == [variant.key for variant in alone]
+
+
+class Asked(TorchDispatchMode):
+    """What PyTorch is asked for, views aside: each would be a launch, or the host waiting for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.operations.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class Counted:
+    """In the place of a kernel."""
+
+    def __init__(self, name: str, launches: list[str]) -> None:
+        self._name, self._launches = name, launches
+
+    def __getitem__(self, grid: object) -> Callable[..., None]:
+        return lambda *args, **kwargs: self._launches.append(self._name)
+
+
+def test_each_step_is_one_launch_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    launches: list[str] = []
+    for name in ("_inject", "_commit"):
+        monkeypatch.setattr(kernel, name, Counted(name, launches))
+    state = LatentState.allocate(
+        num_blocks=2, block_size=16, max_requests=4, hidden_size=64, dtype=torch.bfloat16, device="cpu"
+    )
+    ids_T, slots_T, rows_TD = torch.zeros(8).int(), torch.zeros(8).long(), torch.zeros(8, 64).bfloat16()
+    table_RB, kept_T = torch.zeros(4, 3).int(), torch.ones(8).bool()
+    with Asked() as asked:
+        phase_R = kernel.inject(ids_T[:4], rows_TD[:4], ids_T[:4], table_RB, slots_T[:4], state, SPEC)
+        kernel.commit(rows_TD[:4], phase_R, slots_T[:4], state)
+        kernel.commit(rows_TD, ids_T, slots_T, state, kept_T, slots_T[:4])
+        assert launches == NAMES
+        assert asked.operations == []
+        slots_T.any().item()
+    assert len(asked.operations) == 2  # a sync would be seen
 
 
 def inject_at(offset: int, rows_offset: int = 0) -> None:

@@ -70,6 +70,10 @@ async def test_beside_text(served):
     await scenarios.beside_text(served.engine, served.name, served.defaults)
 
 
+async def test_sampled(served):
+    await scenarios.sampled(served.engine, served.name, served.defaults, longest=40)
+
+
 async def test_traced_vectors(served):
     await scenarios.traced_vectors(served.engine, served.name, served.defaults)
 
@@ -93,6 +97,18 @@ async def test_preempted(name, max_replayed_pads, small_of, golden_folders):
         await scenarios.preempted(Translated(engine, vocabulary), name, defaults)
         replays = (await engine.stats()).model["replays"]
     assert (replays > 0) == (max_replayed_pads > 0)
+
+
+@pytest.mark.parametrize("worker", ["CpuWorker", "CpuTritonWorker"])
+async def test_fixed_blocks(worker, small_of, golden_folders):
+    folder, vocabulary = small_of("c")
+    _, defaults = read(golden_folders["c"], is_cpu=True)
+    cases = await scenarios.fixed_cases(golden_folders["c"], "c", defaults)
+    known = set(vocabulary.old_ids)
+    cases = [case for case in cases if known.issuperset(case.ids)]
+    assert len(cases) > 3
+    async with running(folder, is_cpu=True, runner="V2", graphs="eager", worker=worker, latent_exit="fixed") as engine:
+        await scenarios.fixed_blocks(Translated(engine, vocabulary), cases)
 
 
 async def test_noise_in_place_of_latents(small_of, golden_folders):

@@ -4,6 +4,7 @@ A captured graph runs no Python. Whatever Python decides by what a tensor holds 
 wrong ever after, without an error.
 """
 
+import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,9 @@ from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 from vllm.forward_context import get_forward_context, set_forward_context
 from vllm.model_executor.layers.attention import Attention
 
+from model_runner.ablation.feedback import DonorBank, Feedback
 from model_runner.kernels.latent_step import LatentState, decide, latent_step
+from model_runner.settings import LatentAblation
 from tests.model_runner.model.conftest import add_in_a_block
 from tests.parity.stepper import Stepper
 
@@ -131,6 +134,73 @@ def test_the_whole_decode_path_is_one_graph(decode_step: DecodeStep, rule: str) 
     phase_R = decode_step.state.request_phase_R[:NUM_REQUESTS]
     assert phase_R.tolist() == [3] * NUM_REQUESTS  # two pads read
     assert any(not torch.equal(before, after) for before, after in zip(decode_step.before, got[3:], strict=True))
+
+
+@pytest.mark.parametrize("mode", ["zero", "noise", "swap"])
+def test_so_it_is_with_other_latents(decode_step: DecodeStep, mode: LatentAblation) -> None:
+    model, width = decode_step.model, decode_step.arguments[2].shape[1]
+    bank = DonorBank.allocate(capacity=1, size=model.spec.size, hidden_size=width, dtype=torch.float32, device="cpu")
+    assert bank.add({0: torch.ones(width)}, [[0]]) == 1
+    rows_R3 = torch.tensor([[seed, 0, 1] for seed in range(NUM_REQUESTS)])  # one donor block, the first
+    with as_on_a_gpu(model, "learned"):
+        own = decode_step.made_by(decode_step.all_of_it)
+        model.ablate(Feedback(mode, bank), rows_R3)
+        try:
+            expected = decode_step.made_by(decode_step.all_of_it)
+            compiled, graphs = as_one_graph(decode_step.all_of_it)
+            got = decode_step.made_by(compiled)
+        finally:
+            model.feedback = None
+    assert len(graphs) == 1
+    assert not looks_at_data(graphs[0])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(got, expected, strict=True))
+    assert not torch.equal(own[0], expected[0])
+
+
+def one_slot_more(context: dict[str, Any]) -> dict[str, Any]:
+    """What attention writes to: nowhere."""
+
+    def wider(slots_T: Tensor) -> Tensor:
+        return torch.cat([slots_T, slots_T.new_full((1,), -1)])
+
+    metadata = {
+        key: dataclasses.replace(one, slot_mapping=wider(one.slot_mapping))
+        for key, one in context["attn_metadata"].items()
+    }
+    return {
+        "attn_metadata": metadata,
+        "slot_mapping": {key: wider(one) for key, one in context["slot_mapping"].items()},
+    }
+
+
+def test_tokens_that_pad_the_step_belong_to_no_request(
+    decode_step: DecodeStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where vLLM pads tokens to the size of a graph, but not requests: they change nothing."""
+
+    def padded(ids_T: Tensor, positions: Tensor, embeds_TD: Tensor, *attention: Tensor) -> tuple[Tensor, ...]:
+        seq_lens_R, table_RB, slots_T = attention
+        wide = (
+            torch.cat([ids_T, ids_T[:1]]),
+            torch.cat([positions, positions[..., :1]], dim=-1),
+            torch.cat([embeds_TD, embeds_TD[:1]]),
+            seq_lens_R,
+            table_RB,
+            torch.cat([slots_T, slots_T.new_full((1,), -1)]),
+        )
+        hidden_TD = decode_step.model.decode(*wide, decode_step.state)
+        return (hidden_TD[:NUM_REQUESTS],)
+
+    with as_on_a_gpu(decode_step.model, "learned"):
+        expected = decode_step.made_by(decode_step.all_of_it)
+        compiled, graphs = as_one_graph(padded)
+        monkeypatch.setattr(decode_step, "context", one_slot_more(decode_step.context))
+        got = decode_step.made_by(compiled)
+    assert len(graphs) == 1
+    assert not looks_at_data(graphs[0])
+    torch.testing.assert_close(got[0], expected[0])
+    for ours, theirs in zip(got[1:], expected[3:], strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def host_sync(phase_R: Tensor) -> None:
