@@ -1,4 +1,4 @@
-"""The latent step in plain PyTorch: the definition, and what runs on a CPU.
+"""The latent step in plain PyTorch: the definition. ``host`` does the same on a CPU, faster.
 
 The phase of a position is 0 outside a latent block, 1 at START and 1+n at the n-th pad: a function of the token ids.
 State has one row per KV block, so that a request needs no identity here: the row of position p of request r is
