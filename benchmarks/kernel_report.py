@@ -101,8 +101,8 @@ nothing keeps a multiprocessor from holding 2,048 threads. An access of 128 bit 
 
 {chr(10).join(table)}
 
-Not measured: time, bandwidth and occupancy reached. That the compiled kernels do what their definition says was seen on an
-H100 once (`docs/gpu.md`); interpreted on a CPU they do it in each run of `make test-kernels`.
+Not measured: time, bandwidth and occupancy reached. That the compiled kernels do what their definition says was seen on
+an H100 once (`docs/gpu.md`); interpreted on a CPU they do it in each run of `make test-kernels`.
 """
 
 
