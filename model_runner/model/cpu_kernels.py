@@ -14,6 +14,9 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.fusion.mm_input_norm import FusedMMInputNorm
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
+from vllm.model_executor.models.qwen2 import Qwen2DecoderLayer
+
+from model_runner.model.cpu_layers import can_be_flat, flat
 
 WIDTH_MULTIPLE = 32  # the kernels load whole vectors and end the process where a row is not aligned to them
 
@@ -28,6 +31,8 @@ def use_cpu_kernels(model: nn.Module) -> None:
             module.forward = partial(rotary, module, RotaryRows(axis_of_half.repeat(2)))  # type: ignore[method-assign]
         elif isinstance(module, Attention):
             module.use_direct_call = True
+        elif isinstance(module, Qwen2DecoderLayer) and can_be_flat(module):
+            module.forward = flat(module)  # type: ignore[method-assign,assignment]
         elif isinstance(module, FusedMMInputNorm):
             module.forward = partial(normalise_pixels, module)  # type: ignore[method-assign]
 

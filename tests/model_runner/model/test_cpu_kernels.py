@@ -8,9 +8,12 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.layers.fusion.mm_input_norm import FusedMMInputNorm
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
+from vllm.model_executor.models.qwen2 import Qwen2DecoderLayer
 
 from model_runner.model import cpu_kernels
 from model_runner.model.cpu_kernels import use_cpu_kernels
+from model_runner.model.cpu_layers import can_be_flat
+from tests.model_runner.model.conftest import add_in_a_block
 
 # Both round the same sums, in another order: two units in the last place of the type, at values up to 4 and above.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.04, torch.float16: 0.005}
@@ -99,8 +102,53 @@ def test_pixels(dtype, pixels):
 def test_the_served_model_uses_them(maze_stepper):
     """All its norms, those of the vision tower too, and the rotary embedding of the language model."""
     model = maze_stepper.model
-    used = [module.forward.func for module in model.modules() if "forward" in vars(module)]
+    used = [getattr(module.forward, "func", None) for module in model.modules() if "forward" in vars(module)]
     assert used.count(cpu_kernels.rms_norm) == sum(isinstance(module, RMSNorm) for module in model.modules()) > 8
     assert cpu_kernels.rotary in used
     assert cpu_kernels.normalise_pixels in used
     assert all(module.use_direct_call for module in model.modules() if isinstance(module, Attention))
+    assert all("forward" in vars(layer) for layer in layers_of(maze_stepper))
+
+
+def layers_of(stepper):
+    found = [module for module in stepper.model.modules() if isinstance(module, Qwen2DecoderLayer)]
+    assert len(found) == 4
+    return found
+
+
+def test_flat_layers_give_the_bits_of_their_modules(maze_stepper, monkeypatch):
+    """Of a prompt, of text steps and of latent ones, several requests at once."""
+    hidden = {True: [], False: []}
+    language_model = maze_stepper.model._language_model
+    for is_flat in (True, False):
+        if not is_flat:
+            for layer in layers_of(maze_stepper):
+                monkeypatch.delitem(vars(layer), "forward")
+
+        def keep(*arguments, kept=hidden[is_flat]):
+            kept.append(language_model(*arguments).clone())
+            return kept[-1]
+
+        monkeypatch.setattr(maze_stepper.model, "_language_model", keep)
+        maze_stepper.start_over()
+        for number in range(3):
+            add_in_a_block(maze_stepper, f"{is_flat}-{number}", max_tokens=12)
+        maze_stepper.run()
+    assert len(hidden[True]) == len(hidden[False]) >= 12
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(hidden[True], hidden[False], strict=True))
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        ("self_attn", "qk_norm", True),
+        ("self_attn.o_proj", "tp_size", 2),
+        ("mlp.down_proj", "quant_method", None),
+        ("self_attn.attn", "query_quant", "fp8"),
+    ],
+)
+def test_a_layer_with_more_to_do_keeps_its_modules(maze_stepper, monkeypatch, owner, name, value):
+    layer = layers_of(maze_stepper)[0]
+    assert can_be_flat(layer)
+    monkeypatch.setattr(layer.get_submodule(owner), name, value)
+    assert not can_be_flat(layer)
