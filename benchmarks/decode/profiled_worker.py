@@ -8,14 +8,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from model_runner.model import worker
+from model_runner.model import cpu_layers, worker
 from model_runner.model.cpu_worker import ILVRWorker
 
 KINDS = {
     "QKVParallelLinear": "linear",
     "RowParallelLinear": "linear",
     "MergedColumnParallelLinear": "linear",
-    "Attention": "attention",
     "RMSNorm": "norm",
     "MRotaryEmbedding": "rotary",
 }
@@ -39,7 +38,10 @@ class ProfiledWorker(ILVRWorker):
         for name, module in model.named_modules():
             kind = KINDS.get(type(module).__name__)
             if kind is not None and not name.startswith("visual"):
-                module.forward = self._clocked(kind, module.forward)
+                of_layer = "cpu_linear" if kind == "linear" else "forward"  # what ``cpu_layers`` calls
+                setattr(module, of_layer, self._clocked(kind, getattr(module, of_layer)))
+        for name in ("unified_kv_cache_update", "unified_attention_with_output"):
+            setattr(cpu_layers, name, self._clocked("attention", getattr(cpu_layers, name)))
 
     def execute_model(self, *args: Any, **kwargs: Any) -> Any:
         now_s = time.perf_counter()
