@@ -41,6 +41,7 @@ async def test_all_else(served):
     await scenarios.traced_vectors(engine, "c", defaults)
 
 
+@pytest.mark.slow
 async def test_sampled(served):
     engine, defaults = served
     await scenarios.sampled(engine, "c", defaults)
@@ -80,6 +81,7 @@ async def test_a_wrong_token_is_told(served):
         await scenarios.answered(engine, [wrong])
 
 
+@pytest.mark.slow
 async def test_preempted(golden_folders):
     folder = golden_folders["c"]
     _, defaults = read(folder, is_cpu=True)
