@@ -13,7 +13,7 @@ import pytest_asyncio
 from model_runner.generation import GenerationDefaults
 from tests.gpu import scenarios
 from tests.gpu.engines import read, running
-from tests.parity.traces import NAMES
+from tests.parity.traces import NAMES, PAD_ID, K, read_traces, request_of
 from tests.v2.small_vocabulary import Translated
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.asyncio(loop_scope="module")]
@@ -71,7 +71,8 @@ async def test_beside_text(served):
 
 
 async def test_sampled(served):
-    await scenarios.sampled(served.engine, served.name, served.defaults, longest=40)
+    """vLLM's kernel for top-k and top-p is more than Triton's interpreter knows."""
+    await scenarios.sampled(served.engine, served.name, served.defaults, longest=40, cuts_tail=False)
 
 
 async def test_traced_vectors(served):
@@ -103,12 +104,13 @@ async def test_preempted(name, max_replayed_pads, small_of, golden_folders):
 async def test_fixed_blocks(worker, small_of, golden_folders):
     folder, vocabulary = small_of("c")
     _, defaults = read(golden_folders["c"], is_cpu=True)
-    cases = await scenarios.fixed_cases(golden_folders["c"], "c", defaults)
-    known = set(vocabulary.old_ids)
-    cases = [case for case in cases if known.issuperset(case.ids)]
-    assert len(cases) > 3
+    asked = [request_of(trace, defaults, f"fixed-{trace.index}", max_tokens=40) for trace in read_traces("c")]
+    asked = [replace(one, prompt_ids=vocabulary.new(one.prompt_ids)) for one in asked]
+    cases = await scenarios.answered_plainly(folder, asked, rule="fixed")
+    (pad_id,) = vocabulary.new([PAD_ID])
+    assert sum(case.ids.count(pad_id) >= K for case in cases) > 1
     async with running(folder, is_cpu=True, runner="V2", graphs="eager", worker=worker, latent_exit="fixed") as engine:
-        await scenarios.fixed_blocks(Translated(engine, vocabulary), cases)
+        await scenarios.answered(engine, cases)
 
 
 async def test_noise_in_place_of_latents(small_of, golden_folders):
