@@ -99,7 +99,7 @@ def plan_of(args: argparse.Namespace) -> Plan:
         plan = replace(plan, models=(args.model,))
     if args.repetitions is not None:
         both = dict.fromkeys(plan.throughput_repetitions, args.repetitions)
-        plan = replace(plan, repetitions=args.repetitions, throughput_repetitions=both)
+        plan = replace(plan, repetitions=args.repetitions, throughput_repetitions=both, second_repetitions=both)
     if args.threads is not None:
         plan = replace(plan, threads=dict.fromkeys(plan.threads, args.threads))
     return plan

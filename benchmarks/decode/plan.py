@@ -11,13 +11,14 @@ STARTED_S = time.monotonic()
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """num_sequential: requests that the sequential engine answers in a repetition. num_generated: that ``generate()``
-    and the sequential engine answer without latents. throughput_repetitions: of (a). num_steps: of a turn in which
+    and the sequential engine answer without latents. throughput_repetitions: of (a), second_repetitions: of (e). num_steps: of a turn in which
     steps are timed. num_turns: of that, for each kind of step. The machine's speed changes within a second, so turns
     that are compared are short and many."""
 
     models: tuple[str, ...] = (EMBEDDED, RANDOM)
     repetitions: int = 3
     throughput_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 9, RANDOM: 3})
+    second_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 15, RANDOM: 3})
     concurrencies: tuple[int, ...] = (1, 4, 16, 32, 64)
     stock_concurrencies: tuple[int, ...] = (1, 16, 64)
     batches: tuple[int, ...] = (1, 8, 32)
@@ -47,6 +48,7 @@ def quick() -> Plan:
         models=(EMBEDDED,),
         repetitions=1,
         throughput_repetitions={EMBEDDED: 1},
+        second_repetitions={EMBEDDED: 1},
         stock_repetitions={EMBEDDED: 2},
         concurrencies=(1, 32),
         stock_concurrencies=(16,),

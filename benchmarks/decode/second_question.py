@@ -52,7 +52,7 @@ async def measure(plan: Plan) -> PartReport:
 async def measure_pictures(engine: VllmEngine, model: BenchModel, px: int | None, plan: Plan) -> dict[str, Any]:
     """Milliseconds by repetition, and encoder calls of all that count. px: None for the model's own pictures."""
     found: dict[str, Any] = {kind: [] for kind in KINDS} | {f"{kind}_calls": 0 for kind in KINDS}
-    for repetition in range(-1, plan.repetitions):  # the first does not count
+    for repetition in range(-1, plan.second_repetitions[model.name]):  # the first does not count
         first = model.requests(PICTURES, 1, seed=repetition + 50, px=px)
         second = [
             replace(one, request_id=f"again-{one.request_id}", prompt_ids=other)
