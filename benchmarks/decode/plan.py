@@ -12,8 +12,8 @@ STARTED_S = time.monotonic()
 class Plan:
     """num_sequential: requests that the sequential engine answers in a repetition. num_generated: that ``generate()``
     and the sequential engine answer without latents. throughput_repetitions: of (a), second_repetitions: of (e).
-    num_steps: of a turn in which steps are timed. num_turns: of that, for each kind of step. The machine's speed changes
-    within a second, so turns that are compared are short and many."""
+    num_steps: of a turn in which steps are timed. num_turns: of that, for each kind of step. The machine's speed
+    changes within a second, so turns that are compared are short and many."""
 
     models: tuple[str, ...] = (EMBEDDED, RANDOM)
     repetitions: int = 3
