@@ -11,6 +11,7 @@ from model_runner.ablation.samples import donor_requests
 from model_runner.checkpoint import Checkpoint
 from model_runner.cores import leave_cores, use_all_cores
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
+from model_runner.engine.vllm_prompts import Prompts
 from model_runner.environment import (
     set_cpu_environment,
     set_environment,
@@ -22,6 +23,7 @@ from model_runner.settings import LatentAblation, RunnerSettings
 
 DEFAULT_CPU_KV_CACHE_MIB = 512
 GONE = "the engine process is gone; the server has to be restarted"
+MOST_TRIES = 5
 
 
 def is_cpu_engine() -> bool:
@@ -46,6 +48,7 @@ class VllmEngine:
         ablation: Ablation,
     ) -> None:
         self._llm = llm
+        self._prompts = Prompts(llm, checkpoint.image_token_id)
         self._ablation = ablation
         self._recorder = recorder
         self._checkpoint = checkpoint
@@ -121,10 +124,9 @@ class VllmEngine:
         if row is None:
             await self.prepare()
             row = self._ablation.row(request)
-        outputs = self._llm.generate(_prompt(request), self._sampling_params(request, row), request.request_id)
         is_first = True
         try:
-            async with aclosing(outputs):
+            async with aclosing(self._outputs(request, row)) as outputs:
                 async for output in outputs:
                     completion = output.outputs[0]
                     info = self._prompt_info(output) if is_first else None
@@ -137,6 +139,23 @@ class VllmEngine:
             raise EngineDead(GONE) from error
         except (VLLMValidationError, ValueError) as error:
             raise GenerationFailed(f"the engine refused the request: {error}") from error
+
+    async def _outputs(self, request: EngineRequest, row: Row) -> AsyncGenerator[Any, None]:
+        """vLLM's. It ends a request at once if the engine process has lost a picture that the renderer thinks it has,
+        as after a request that was given up just before it was sent. From then on the renderer knows: ask again.
+        """
+        for num_left in reversed(range(MOST_TRIES if request.images else 1)):
+            prompt = await self._prompts.of(request)
+            outputs = self._llm.generate(prompt, self._sampling_params(request, row), request.request_id)
+            has_answered = False
+            async with aclosing(outputs):
+                async for output in outputs:
+                    if num_left and not has_answered and output.outputs[0].finish_reason == "error":
+                        break
+                    has_answered = True
+                    yield output
+                else:
+                    return
 
     async def _record_donor(self, request: EngineRequest) -> int:
         """Answer a request with its own latents and keep them. Nothing else may run."""
@@ -281,11 +300,3 @@ def engine_arguments(
         if not arguments["enforce_eager"]:
             arguments["compilation_config"] = {"cudagraph_mode": "FULL_AND_PIECEWISE"}
     return arguments
-
-
-def _prompt(request: EngineRequest) -> dict[str, Any]:
-    prompt: dict[str, Any] = {"prompt_token_ids": list(request.prompt_ids)}
-    if request.images:
-        prompt["multi_modal_data"] = {"image": [image.rgb for image in request.images]}
-        prompt["multi_modal_uuids"] = {"image": [image.id for image in request.images]}
-    return prompt

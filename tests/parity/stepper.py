@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from model_runner.ablation.donors import OWN, Ablation
 from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest
-from model_runner.engine.vllm_engine import VllmEngine, _prompt, engine_arguments
+from model_runner.engine.vllm_engine import VllmEngine, engine_arguments
+from model_runner.engine.vllm_prompts import raw_prompt
 from model_runner.environment import set_cpu_environment, set_environment, set_runner_environment
 from model_runner.generation import GenerationDefaults
 from model_runner.settings import RunnerSettings
@@ -47,7 +48,7 @@ class Stepper:
     def add(self, request: EngineRequest, **changes: Any) -> None:
         """``changes``: of vLLM's ``SamplingParams``."""
         params = replace(self._production._sampling_params(request, OWN), **changes)
-        self._inner[request.request_id] = self.llm.add_request(request.request_id, _prompt(request), params)
+        self._inner[request.request_id] = self.llm.add_request(request.request_id, raw_prompt(request), params)
         for n in range(params.n):
             name = request.request_id if params.n == 1 else f"{request.request_id}#{n}"
             self.ids[name] = []
