@@ -15,8 +15,9 @@ from vllm.model_executor.layers.fusion.mm_input_norm import FusedMMInputNorm
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.rotary_embedding.mrope import MRotaryEmbedding
 from vllm.model_executor.models.qwen2 import Qwen2DecoderLayer
+from vllm.model_executor.models.qwen2_5_vl import Qwen2_5_VisionBlock
 
-from model_runner.model.cpu_layers import can_be_flat, flat
+from model_runner.model import cpu_layers, cpu_vision
 
 WIDTH_MULTIPLE = 32  # the kernels load whole vectors and end the process where a row is not aligned to them
 
@@ -31,8 +32,10 @@ def use_cpu_kernels(model: nn.Module) -> None:
             module.forward = partial(rotary, module, RotaryRows(axis_of_half.repeat(2)))  # type: ignore[method-assign]
         elif isinstance(module, Attention):
             module.use_direct_call = True
-        elif isinstance(module, Qwen2DecoderLayer) and can_be_flat(module):
-            module.forward = flat(module)  # type: ignore[method-assign,assignment]
+        elif isinstance(module, Qwen2DecoderLayer) and cpu_layers.can_be_flat(module):
+            module.forward = cpu_layers.flat(module)  # type: ignore[method-assign,assignment]
+        elif isinstance(module, Qwen2_5_VisionBlock) and cpu_vision.can_be_flat(module):
+            module.forward = cpu_vision.flat(module)  # type: ignore[method-assign]
         elif isinstance(module, FusedMMInputNorm):
             module.forward = partial(normalise_pixels, module)  # type: ignore[method-assign]
 

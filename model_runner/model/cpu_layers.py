@@ -20,9 +20,8 @@ def can_be_flat(layer: Qwen2DecoderLayer) -> bool:
     """Whether it has nothing that :func:`flat` leaves out."""
     attention, mlp = layer.self_attn, layer.mlp
     linears = (attention.qkv_proj, attention.o_proj, mlp.gate_up_proj, mlp.down_proj)
-    is_plain = all(type(one.quant_method) is UnquantizedLinearMethod and one.tp_size == 1 for one in linears)
     has_plain_cache = attention.attn.kv_sharing_target_layer_name is None and attention.attn.query_quant is None
-    return is_plain and has_plain_cache and not attention.qk_norm
+    return are_plain(*linears) and has_plain_cache and not attention.qk_norm
 
 
 def flat(layer: Qwen2DecoderLayer) -> LayerForward:
@@ -40,20 +39,25 @@ def flat(layer: Qwen2DecoderLayer) -> LayerForward:
             residual, x_TD = hidden_states, before.forward(hidden_states)
         else:
             x_TD, residual = before.forward(hidden_states, residual)
-        query, key, value = torch.split(_linear(qkv, x_TD), sizes, dim=-1)
+        query, key, value = torch.split(linear(qkv, x_TD), sizes, dim=-1)
         query, key = rotary.forward(positions, query, key)
         key, value = key.view(-1, sizes[1] // width, width), value.view(-1, sizes[2] // width, width)
         attended = torch.empty((len(x_TD), sizes[0] // width, width), dtype=x_TD.dtype)
         unified_kv_cache_update(key, value, name)
         unified_attention_with_output(query.view(attended.shape), key, value, attended, name)
-        x_TD, residual = after.forward(_linear(out, attended.view(-1, sizes[0])), residual)
-        gate, up = _linear(gate_up, x_TD).chunk(2, dim=-1)
-        return _linear(down, silu(gate).mul_(up)), residual
+        x_TD, residual = after.forward(linear(out, attended.view(-1, sizes[0])), residual)
+        gate, up = linear(gate_up, x_TD).chunk(2, dim=-1)
+        return linear(down, silu(gate).mul_(up)), residual
 
     return forward
 
 
-def _linear(layer: Any, x: Tensor) -> Tensor:
+def are_plain(*linears: Any) -> bool:
+    """Whether :func:`linear` may compute them."""
+    return all(type(one.quant_method) is UnquantizedLinearMethod and one.tp_size == 1 for one in linears)
+
+
+def linear(layer: Any, x: Tensor) -> Tensor:
     """``cpu_linear`` is there once the weights are loaded."""
     product: Tensor = layer.cpu_linear(x, layer.weight, layer.bias)
     return product
