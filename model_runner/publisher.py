@@ -16,7 +16,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MIN_INTERVAL_S = 0.05  # at most about 20 deltas a second and response; all else is published at once
+# At most 20 deltas a second and response; all else goes at once. Intervals begin at the same moments for all, so
+# that deltas of the same step of the engine are sent together.
+INTERVAL_S = 0.05
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 
@@ -34,7 +36,7 @@ class Publisher:
         self._waiting: list[Event] = []
         self._sending: list[Event] = []  # maybe there already
         self._num_published = 0
-        self._published_at = 0.0
+        self._published_in = -1  # which interval
         self._given_up = asyncio.Event()
 
     async def publish(self, events: Sequence[Event], *, token_ids: Sequence[int] | None = None) -> None:
@@ -48,11 +50,11 @@ class Publisher:
                 self._waiting[-1] = _joined(last, event)
             else:
                 self._waiting.append(event)
-        now = time.monotonic()
+        interval = int(time.monotonic() / INTERVAL_S)
         can_wait = all(isinstance(event, StepDelta) for event in self._waiting)
-        if not self._waiting or (can_wait and now - self._published_at < MIN_INTERVAL_S):
+        if not self._waiting or (can_wait and interval == self._published_in):
             return
-        self._published_at = now
+        self._published_in = interval
         self._sending += self._waiting
         self._waiting = []
         await self._until_reached(

@@ -17,7 +17,7 @@ from broker.redis.owners import Owners
 from broker.redis.queue import Queue
 from broker.redis.submission import Submission
 from broker.redis.sweeper import Sweeper
-from broker.redis.wakeups import POLL_S, Wakeups
+from broker.redis.wakeups import POLL_S, Told, Wakeups
 from broker.settings import BrokerSettings
 from contracts.broker import BrokerClosed, LeaseLost, RunnerStatus
 from contracts.errors import BrokerUnavailable, NotReady
@@ -55,6 +55,8 @@ class RedisBroker:
         )
         self._submission = Submission(self._logs, self._queue, self._images, self._owners, self._in_background)
         self._wakeups = Wakeups(link)
+        self._listening = contextlib.AsyncExitStack()
+        self._jobs: Told | None = None  # from the first take on: who takes once takes again
         self._leases = Leases(self._logs, self._queue, self._ending, self._in_background)
         self._sweeper = Sweeper(self._logs, self._queue, self._images, self._owners, self._ending, limits)
         self._background: set[asyncio.Task[None]] = set()
@@ -131,14 +133,15 @@ class RedisBroker:
             raise ValueError(f"a runner takes when it has room, not with room for {room}")
         leases: Sequence[Lease] = ()
         try:
-            async with self._wakeups.listening(self._keys.jobs) as channel:
-                while not self._is_closed and not leases:
-                    num_told = channel.num_told
-                    look_again_s: float | None = None
-                    with contextlib.suppress(BrokerUnavailable):
-                        leases, look_again_s = await self._leases.take(runner_id, room)
-                    if not leases:
-                        await channel.wait_beyond(num_told, at_most_s=POLL_S if look_again_s is None else look_again_s)
+            if self._jobs is None:
+                self._jobs = await self._listening.enter_async_context(self._wakeups.listening(self._keys.jobs))
+            while not self._is_closed and not leases:
+                num_told = self._jobs.num_told
+                look_again_s: float | None = None
+                with contextlib.suppress(BrokerUnavailable):
+                    leases, look_again_s = await self._leases.take(runner_id, room)
+                if not leases:
+                    await self._jobs.wait_beyond(num_told, at_most_s=POLL_S if look_again_s is None else look_again_s)
             if self._is_closed:
                 raise BrokerClosed
         except BaseException:  # it may be cancelled in its last step too, when nobody else knows of what it took
@@ -199,6 +202,7 @@ class RedisBroker:
             await asyncio.wait(self._background, timeout=CLOSE_S)
         with contextlib.suppress(BrokerUnavailable):
             await self._leases.farewell()
+        await self._listening.aclose()
         await self._wakeups.aclose()
         await self._link.aclose()
 

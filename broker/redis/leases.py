@@ -58,18 +58,19 @@ class Leases:
         """
         self.serve(runner_id)
         token = new_token()
-        leases: list[Lease] = []
+        taken: dict[str, Lease] = {}
         try:
             offered, look_again_s = await self._queue.take(runner_id, room, token)
-            for each in offered:
-                lease = await self._lease(runner_id, each)
-                if lease is not None:
-                    leases.append(lease)
+            leasing = (self._lease(runner_id, each, taken) for each in offered)
+            for failed in await asyncio.gather(*leasing, return_exceptions=True):  # all end, also if this is cancelled
+                if failed is not None:
+                    raise failed
         except (asyncio.CancelledError, BrokerUnavailable):
-            for lease in leases:
+            for lease in taken.values():
                 del self._own[_key(lease)]
             self._in_background(self._untake(runner_id, token))
             raise
+        leases = [taken[each.response_id] for each in offered if each.response_id in taken]
         return leases, 0.0 if offered and not leases else look_again_s
 
     async def withdraw(self, leases: Sequence[Lease]) -> None:
@@ -143,22 +144,20 @@ class Leases:
         self._served_at = {name: at for name, at in self._served_at.items() if now_s - at < SERVED_S}
         return list(self._served_at)
 
-    async def _lease(self, runner_id: str, offered: Offered) -> Lease | None:
+    async def _lease(self, runner_id: str, offered: Offered, taken: dict[str, Lease]) -> None:
         response_id, epoch = offered.response_id, offered.epoch
         found = await self._logs.lease(response_id, runner_id, epoch)
         if not isinstance(found, str):
-            lease = Lease(
+            lease = taken[response_id] = Lease(
                 job=found.job, attempt=found.attempt, queue_ms=float(found.age_ms), time_left_s=found.time_left_s
             )
             self._own[_key(lease)] = Own(Held(response_id, epoch, runner_id), found.num_events)
-            return lease
-        if found == "over":
+        elif found == "over":
             await self._ending.settle(response_id)
         elif found == "cancelled":
             await self._ending.cancel(response_id, epoch=epoch)
         elif found == "overdue":
             await self._ending.fail_overdue(response_id, epoch=epoch)
-        return None
 
     async def _untake(self, runner_id: str, token: str) -> None:
         for offered in await self._queue.untake(runner_id, token):

@@ -17,7 +17,7 @@ from broker.redis.link import Argument, Link
 from broker.settings import BrokerSettings
 from contracts.broker import LeaseLost
 from contracts.errors import BrokerUnavailable, ResponseNotFound
-from contracts.jobs import Idempotency
+from contracts.jobs import Idempotency, Lease
 from tests.broker.redis_brokers import client_of, settings
 from tests.broker.redis_server import RedisServer
 from tests.broker.samples import delta, done, image, job, read, status, types
@@ -228,27 +228,55 @@ async def test_take_back_from_a_silent_runner(
 async def test_a_take_that_is_cancelled_in_its_last_step(
     of: BrokerSettings, survivor: RedisBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It has its leases, and only takes its leave of the messages yet."""
-    taker, leaving = RedisBroker(of), asyncio.Event()
-    send = taker._wakeups._send
+    """It has its leases, and nobody else knows of them yet."""
+    taker = RedisBroker(of)
+    lease = taker._leases._lease
 
-    async def send_late(command: str, key: bytes) -> None:
-        if command == "unsubscribe":
-            leaving.set()
-            await asyncio.sleep(SOON_S)
-        await send(command, key)
+    async def lease_and_cancel(*arguments: Any) -> None:
+        await lease(*arguments)
+        assert taker._leases._own
+        taking.cancel()
 
-    monkeypatch.setattr(taker._wakeups, "_send", send_late)
+    monkeypatch.setattr(taker._leases, "_lease", lease_and_cancel)
     await survivor.submit(job("resp_a"))
     taking = asyncio.create_task(taker.take("r1", room=1))
-    await asyncio.wait_for(leaving.wait(), SOON_S)
-    assert taker._leases._own
-    taking.cancel()
     await asyncio.wait([taking])
-    (lease,) = await asyncio.wait_for(survivor.take("spare", room=1), SOON_S)
-    assert (lease.attempt, taker._leases._own) == (1, {})  # it does not count as an attempt
-    await survivor.publish(lease, [done(lease.job)])
+    assert taking.cancelled()
+    (again,) = await asyncio.wait_for(survivor.take("spare", room=1), SOON_S)
+    assert (again.attempt, taker._leases._own) == (1, {})  # it does not count as an attempt
+    await survivor.publish(again, [done(again.job)])
     assert types(await survivor.events("resp_a")) == ["created", "queued", "completed"]
+    await assert_nothing_is_held(of, survivor)
+    await taker.aclose()
+
+
+async def test_where_one_of_many_cannot_be_leased_all_wait_again(
+    of: BrokerSettings, survivor: RedisBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were asked for together, so others may have been leased by then."""
+    taker = RedisBroker(of)
+    lease, ids, asked = taker._logs.lease, [f"resp_{letter}" for letter in "abcd"], []
+    for response_id in ids:
+        await survivor.submit(job(response_id))
+
+    async def fail_once(response_id: str, *arguments: Any) -> Any:
+        asked.append(response_id)
+        if asked == ids[:3]:
+            await asyncio.sleep(SOON_S / 100)
+            assert asked == ids
+            assert {each.held.response_id for each in taker._leases._own.values()} == {"resp_a", "resp_b", "resp_d"}
+            raise BrokerUnavailable("it went away just now")
+        return await lease(response_id, *arguments)
+
+    monkeypatch.setattr(taker._logs, "lease", fail_once)
+    leases: list[Lease] = []
+    async with asyncio.timeout(SOON_S):
+        while len(leases) < len(ids):
+            leases += await taker.take("r1", room=8)
+    assert sorted(each.job.response_id for each in leases) == ids
+    assert [each.attempt for each in leases] == [1] * len(ids)
+    for each in leases:
+        await taker.publish(each, [done(each.job)])
     await assert_nothing_is_held(of, survivor)
     await taker.aclose()
 

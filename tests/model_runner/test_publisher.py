@@ -9,7 +9,7 @@ from contracts.errors import BrokerUnavailable
 from contracts.events import Event, StepCompleted, StepDelta, StepStarted
 from contracts.jobs import Lease
 from model_runner import publisher as module
-from model_runner.publisher import MIN_INTERVAL_S, Publisher
+from model_runner.publisher import INTERVAL_S, Publisher
 from tests.broker.samples import done, job
 
 LEASE = Lease(job=job("resp_a"), attempt=1, queue_ms=0.0)
@@ -94,10 +94,10 @@ async def test_what_is_no_delta_goes_at_once(publisher: Publisher, broker: ListB
 async def test_deltas_within_the_interval_are_joined(publisher: Publisher, broker: ListBroker, clock: Clock) -> None:
     await publisher.publish([STARTED, text("a")])
     for piece in "bcd":
-        clock.now += MIN_INTERVAL_S / 4
+        clock.now += INTERVAL_S / 4
         await publisher.publish([text(piece)])
     assert broker.calls == [[STARTED, text("a")]]
-    clock.now += MIN_INTERVAL_S / 2
+    clock.now += INTERVAL_S / 2
     await publisher.publish([text("e")])
     assert broker.calls == [[STARTED, text("a")], [text("bcde")]]
 
@@ -131,7 +131,7 @@ async def test_nothing_is_published_of_nothing(publisher: Publisher, broker: Lis
 
 async def test_a_slow_engine_is_not_held_back(publisher: Publisher, broker: ListBroker, clock: Clock) -> None:
     for piece in "abc":
-        clock.now += 2 * MIN_INTERVAL_S
+        clock.now += 2 * INTERVAL_S
         await publisher.publish([text(piece)])
     assert broker.calls == [[text("a")], [text("b")], [text("c")]]
 
