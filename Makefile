@@ -11,7 +11,7 @@ GPU_PYTHON     := python3
 WITH_TORCH      = $(GPU_PYTHON) -c 'import torch' 2>/dev/null || { \
   echo "skipped: $(GPU_PYTHON) has no torch; docs/gpu.md says what to install"; test ! -e /dev/nvidiactl; exit; };
 # Two at a time, a file's tests together, for they share engines. Each engine computes with one thread on two cores.
-TOGETHER       := -n 2 --dist loadfile
+TOGETHER       := -n 2 --dist loadfile --no-loadscope-reorder
 KERNELS_TESTS   = tests/model_runner/kernels tests/model_runner/model/test_chunk.py
 # What `make test ARGS=…` selects is for the other environment.
 KERNELS_ARGS    = $(if $(filter test-kernels,$(MAKECMDGOALS)),$(ARGS))

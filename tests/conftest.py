@@ -13,9 +13,20 @@ from tests.servers import Server, running_server
 GOLDEN = Path(__file__).parent / "golden"
 GOLDEN_NAMES = ("b", "c")
 
+# Files go to the workers in this order, or one of them would have two minutes of a single file left at the end.
+LONGEST_FIRST = ("loadtests", "e2e", "parity", "faults", "soak")
+
 # A shell without job control makes what it starts in the background ignore Ctrl-C, and all that is started from there.
 # The tests send it and mean it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def turn(item: pytest.Item) -> int:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+
+    items.sort(key=turn)
 
 
 @pytest.fixture(scope="session")

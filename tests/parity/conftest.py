@@ -11,6 +11,7 @@ from model_runner.checkpoint import Checkpoint, read_checkpoint
 from model_runner.engine.vllm_engine import VllmEngine
 from model_runner.generation import GenerationDefaults, read_generation_defaults
 from model_runner.settings import RunnerSettings
+from tests.engine_processes import fork_engine_processes
 from tests.parity.plain import Plain
 from tests.parity.stepper import Stepper, running_stepper
 
@@ -37,6 +38,7 @@ def start_vllm(checkpoint_of: ReadCheckpoint) -> StartVllm:
     async def start(name: str, **settings: object) -> AsyncIterator[VllmEngine]:
         checkpoint, defaults = checkpoint_of(name, settings.get("latent_exit"))
         told = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_mib": 64, "max_model_len": 2048, **settings}
+        fork_engine_processes()
         engine = VllmEngine.start(RunnerSettings(model=checkpoint.folder, **told), checkpoint, defaults)
         try:
             yield engine

@@ -19,6 +19,7 @@ from model_runner.engine.transformers_engine import TransformersEngine
 from model_runner.engine.vllm_engine import VllmEngine
 from model_runner.generation import GenerationDefaults
 from model_runner.settings import RunnerSettings
+from tests.engine_processes import fork_engine_processes
 from tests.parity.traces import START_ID, K, answer, read_traces, request_of, text_request
 from tests.servers import running_server
 
@@ -69,6 +70,7 @@ async def ablated(request, checkpoint_of):
     room = {"max_num_seqs": 8, "num_kv_blocks": 16, "max_model_len": 256, "max_num_batched_tokens": 64}
     room |= {"kv_cache_mib": 64, "max_replayed_pads": max_replayed_pads}
     settings = RunnerSettings(model=checkpoint.folder, dtype="float32", latent_ablation=mode, **room)
+    fork_engine_processes()
     engine = VllmEngine.start(settings, checkpoint, defaults, donors)
     try:
         await engine.prepare()  # or the donors would be asked, and traced, when the first request comes
