@@ -1,6 +1,7 @@
 """Engine processes as forks of one that has imported vLLM already: a start takes a third of the time.
 
-A server starts its engine with an interpreter of its own, as vLLM does on a CPU; tests that start servers do so too.
+A server starts its engine with an interpreter of its own, as vLLM does on a CPU; tests that start servers do so too. A
+fork sees the environment as it was at the first start.
 """
 
 import multiprocessing

@@ -131,6 +131,8 @@ class RedisBroker:
     async def take(self, runner_id: str, *, room: int) -> Sequence[Lease]:
         if room < 1:
             raise ValueError(f"a runner takes when it has room, not with room for {room}")
+        if self._is_closed:
+            raise BrokerClosed
         leases: Sequence[Lease] = ()
         try:
             if self._jobs is None:
@@ -202,8 +204,8 @@ class RedisBroker:
             await asyncio.wait(self._background, timeout=CLOSE_S)
         with contextlib.suppress(BrokerUnavailable):
             await self._leases.farewell()
-        await self._listening.aclose()
         await self._wakeups.aclose()
+        await self._listening.aclose()
         await self._link.aclose()
 
     async def _pass_on(self, response_id: str, asked: Asked) -> None:

@@ -65,7 +65,7 @@ class Leases:
             for failed in await asyncio.gather(*leasing, return_exceptions=True):  # all end, also if this is cancelled
                 if failed is not None:
                     raise failed
-        except (asyncio.CancelledError, BrokerUnavailable):
+        except BaseException:
             for lease in taken.values():
                 del self._own[_key(lease)]
             self._in_background(self._untake(runner_id, token))

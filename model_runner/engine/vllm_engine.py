@@ -48,7 +48,7 @@ class VllmEngine:
         ablation: Ablation,
     ) -> None:
         self._llm = llm
-        self._prompts = Prompts(llm, checkpoint.image_token_id)
+        self._prompts = Prompts(checkpoint.image_token_id)
         self._ablation = ablation
         self._recorder = recorder
         self._checkpoint = checkpoint
@@ -145,7 +145,12 @@ class VllmEngine:
         as after a request that was given up just before it was sent. From then on the renderer knows: ask again.
         """
         for num_left in reversed(range(MOST_TRIES if request.images else 1)):
-            prompt = await self._prompts.of(request)
+            try:
+                prompt = await self._prompts.of(request, self._llm.renderer)
+            except AssertionError:
+                if not num_left:
+                    raise
+                continue
             outputs = self._llm.generate(prompt, self._sampling_params(request, row), request.request_id)
             has_answered = False
             async with aclosing(outputs):

@@ -1,8 +1,8 @@
 """vLLM's Qwen2.5 vision block in one function: with the patches of few pictures on a CPU, what lies between the matrix
 products costs as much as they do.
 
-What is computed, and in which order, stays the same to the last bit. S patches of all pictures, C width of the encoder,
-H heads, D head size.
+What is computed, and in which order, stays the same, in float32 to the last bit. S patches of all pictures, C width of
+the encoder, H heads, D head size.
 """
 
 from collections.abc import Callable

@@ -6,9 +6,12 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from tests.servers import ROOT, is_alive
 
-# A parent with one child, which it starts as vLLM starts its engine process. Each says that it is there.
+# A parent with one child, started as vLLM starts its engine process, or as tests of parity do. Each says that it
+# is there.
 PARENT = """
 import multiprocessing, sys, time
 
@@ -20,18 +23,20 @@ def child(asks):
     time.sleep(60)
 
 if __name__ == "__main__":
-    process = multiprocessing.get_context("spawn").Process(target=child, args=(sys.argv[1] == "asks",))
+    context = multiprocessing.get_context(sys.argv[2])
+    context.set_forkserver_preload(["tests.ends_with_parent"])
+    process = context.Process(target=child, args=(sys.argv[1] == "asks",))
     process.start()
     process.join()
 """
 
 
-def child_after_its_parent_was_killed(tmp_path, word):
+def child_after_its_parent_was_killed(tmp_path, word, method="spawn"):
     """The child's id, half a second after its parent went without a word."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     parent = subprocess.Popen(
-        [sys.executable, str(script), word],
+        [sys.executable, str(script), word, method],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         text=True,
@@ -47,8 +52,9 @@ def child_after_its_parent_was_killed(tmp_path, word):
     return child
 
 
-def test_it_does_not_outlive_its_parent(tmp_path):
-    assert not is_alive(child_after_its_parent_was_killed(tmp_path, "asks"))
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_it_does_not_outlive_its_parent(tmp_path, method):
+    assert not is_alive(child_after_its_parent_was_killed(tmp_path, "asks", method))
 
 
 def test_without_asking_it_would(tmp_path):

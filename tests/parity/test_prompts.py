@@ -6,7 +6,9 @@ from dataclasses import replace
 import pytest
 import pytest_asyncio
 
+from contracts.errors import GenerationFailed
 from model_runner.engine.vllm_prompts import Prompts, raw_prompt
+from model_runner.settings import RunnerSettings
 from tests.parity.traces import IMAGE_ID, answer, read_traces, request_of, text_request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -36,22 +38,68 @@ async def test_put_together_as_the_renderer_would(engine, traces, checkpoint_of,
     for request in requests:
         await renderer.render_cmpl_async([raw_prompt(request)])  # from now on the pictures are known
     rendered = [(await renderer.render_cmpl_async([raw_prompt(request)]))[0] for request in requests]
-    prompts = Prompts(engine._llm, IMAGE_ID)
+    prompts = Prompts(IMAGE_ID)
     monkeypatch.setattr(renderer, "render_cmpl_async", None)
     for request, expected in zip(requests, rendered, strict=True):
         del expected["arrival_time"]  # vLLM takes the time itself
-        assert await prompts.of(request) == expected
+        assert await prompts.of(request, renderer) == expected
     assert await engine.reset_prefix_cache()
 
 
 async def test_a_prompt_with_too_few_places_is_left_to_the_renderer(engine, traces, checkpoint_of):
     _, defaults = checkpoint_of("b")
     request = request_of(next(trace for trace in traces if trace.files), defaults, "places")
-    prompts = Prompts(engine._llm, IMAGE_ID)
-    await prompts.of(request)
+    prompts, renderer = Prompts(IMAGE_ID), engine._llm.renderer
+    await prompts.of(request, renderer)
     with pytest.raises(AssertionError, match="Failed to apply prompt replacement"):
-        await prompts.of(replace(request, prompt_ids=(5, 6)))
+        await prompts.of(replace(request, prompt_ids=(5, 6)), renderer)
     assert await engine.reset_prefix_cache()
+
+
+async def test_more_pictures_than_a_prompt_may_have_are_refused_whether_known_or_not(engine, traces, checkpoint_of):
+    _, defaults = checkpoint_of("b")
+    request = request_of(next(trace for trace in traces if trace.files), defaults, "many")
+    (image, *_), count = request.images, 1 + RunnerSettings.model_fields["max_images"].default
+    many = replace(request, images=(image,) * count, prompt_ids=(IMAGE_ID,) * count)
+    for name in ("unknown", "known"):
+        with pytest.raises(GenerationFailed, match=f"At most {count - 1} image"):
+            await answer(engine, replace(many, request_id=f"many-{name}"))
+        await answer(engine, replace(request, request_id=f"one-{name}"))
+    assert await engine.reset_prefix_cache()
+
+
+async def test_who_follows_right_behind_a_new_picture_does_not_overtake_it(engine, traces, checkpoint_of):
+    """Its prompt is put together when the picture is on its way, or else it comes without what it is about."""
+    _, defaults = checkpoint_of("b")
+    trace = next(trace for trace in traces if trace.files)
+    request = request_of(trace, defaults, "before")
+    sent: list[str] = []
+    prompts, renderer = Prompts(IMAGE_ID), engine._llm.renderer
+
+    async def send(name):
+        prompt = await prompts.of(request, renderer)
+        sent.append(f"{name}: {'nothing' if prompt['mm_kwargs']['image'][0] is None else 'the picture'}")
+
+    assert await engine.reset_prefix_cache()
+    first = asyncio.ensure_future(send("first"))
+    others = []
+    while not first.done():
+        await asyncio.sleep(0)
+        others.append(asyncio.ensure_future(send("another")))
+    await asyncio.gather(*others)
+    assert sent == ["first: the picture"] + ["another: nothing"] * len(others)
+    assert await engine.reset_prefix_cache()
+
+
+async def test_a_picture_that_is_lost_while_it_is_believed_to_be_known(engine, traces, checkpoint_of, monkeypatch):
+    _, defaults = checkpoint_of("b")
+    trace = next(trace for trace in traces if trace.files)
+    cache = engine._llm.renderer.mm_processor_cache
+    is_cached = cache.is_cached
+    claims = [True]
+    monkeypatch.setattr(cache, "is_cached", lambda ids: [claims.pop()] if claims else is_cached(ids))
+    ids, _ = await answer(engine, request_of(trace, defaults, "believed"))
+    assert (ids, claims) == (trace.output_ids, [])
 
 
 async def test_pictures_that_the_engine_process_forgot_are_sent_again(engine, traces, checkpoint_of):
