@@ -82,9 +82,9 @@ async def test_who_follows_right_behind_a_new_picture_does_not_overtake_it(engin
 
     assert await engine.reset_prefix_cache()
     first = asyncio.ensure_future(send("first"))
-    while not prompts._rendering:
+    while not prompts._rendering:  # noqa: ASYNC110 - turn for turn
         await asyncio.sleep(0)
-    while prompts._rendering:  # or this would have to be rendered too
+    while prompts._rendering:  # noqa: ASYNC110 - or this would have to be rendered too
         await asyncio.sleep(0)
     await send("second")
     await first
