@@ -15,8 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,7 +25,6 @@ import torch
 
 from benchmarks.gpu_shape import SHAPES, START_ID, write_folder
 from model_runner.checkpoint import read_checkpoint
-from model_runner.engine import vllm_engine
 from model_runner.engine.base import EngineRequest, SamplingSettings
 from model_runner.engine.vllm_engine import VllmEngine, is_cpu_engine
 from model_runner.generation import read_generation_defaults
@@ -36,6 +34,7 @@ REPORTS = Path(__file__).parent / "reports"
 PROMPT_TOKENS = 128
 NUM_TOKENS = 160  # asked of each request
 SKIPPED = 32  # of them, until all requests are in the batch and the clocks of the device have risen
+RANDOM_WEIGHTS = {"load_format": "dummy"}
 KV_CACHE_MIB = {False: 4096, True: 256}  # on a GPU, on a CPU: more than the largest batch needs
 Kind = Literal["text", "latent"]
 KINDS: tuple[Kind, ...] = ("text", "latent")
@@ -53,21 +52,6 @@ class Cell:
     @property
     def median_ms(self) -> float:
         return statistics.median(self.tpot_ms)
-
-
-@contextmanager
-def dummy_weights() -> Iterator[None]:
-    """Engines that start meanwhile make random weights instead of loading any."""
-    made = vllm_engine.engine_arguments
-
-    def with_dummies(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        return made(*args, **kwargs) | {"load_format": "dummy"}
-
-    vllm_engine.engine_arguments = with_dummies
-    try:
-        yield
-    finally:
-        vllm_engine.engine_arguments = made
 
 
 def request_of(kind: Kind, number: int, tag: str) -> EngineRequest:
@@ -130,8 +114,7 @@ async def run(folder: Path, *, is_cpu: bool, batches: Sequence[int], repetitions
             gpu_memory_utilization=0.5,  # the engine before may just be giving its memory back
             enforce_eager=graphs == "eager",
         )
-        with dummy_weights():
-            engine = VllmEngine.start(settings, checkpoint, defaults)
+        engine = VllmEngine.start(settings, checkpoint, defaults, arguments=RANDOM_WEIGHTS)
         try:
             cells += await measure(engine, graphs, batches, repetitions, checkpoint.spec.pad_id)
         finally:

@@ -1,5 +1,6 @@
-"""What takes long to make and is shared by several folders of tests."""
+"""What takes long to make and is shared by several folders of tests, and what holds for all of them."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.logs import OURS
 from tests.servers import Server, running_server
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -27,6 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
 
     items.sort(key=turn)
+
+
+@pytest.fixture(autouse=True)
+def log_levels_are_left() -> Iterator[None]:
+    """Or pytest would keep every line of every later test, which those that measure memory or time would pay for."""
+    yield
+    changed = [name for name in OURS if logging.getLogger(name).level != logging.NOTSET]
+    assert not changed, f"this test configures logs ({', '.join(changed)}): see tests/kept_logging.py"
 
 
 @pytest.fixture(scope="session")

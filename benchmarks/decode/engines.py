@@ -3,15 +3,14 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from benchmarks.decode.models import BenchModel
-from model_runner.engine import vllm_engine
 from model_runner.engine.base import Engine, EngineRequest
 from model_runner.engine.transformers_engine import TransformersEngine
 from model_runner.engine.vllm_engine import VllmEngine
@@ -56,8 +55,8 @@ async def served(
     model: BenchModel, arguments: dict[str, Any] | None = None, **settings: object
 ) -> AsyncIterator[VllmEngine]:
     """Our engine as it is served, but for ``settings`` of it, and ``arguments`` of vLLM that it has none for."""
-    with _arguments_of_vllm(arguments or {}):
-        engine = VllmEngine.start(_settings(model, **settings), model.checkpoint, model.defaults)
+    told = _settings(model, **settings)
+    engine = VllmEngine.start(told, model.checkpoint, model.defaults, arguments=arguments or {})
     try:
         yield engine
     finally:
@@ -94,13 +93,3 @@ async def forget(engine: VllmEngine) -> None:
 def _settings(model: BenchModel, **changed: object) -> RunnerSettings:
     told: dict[str, Any] = {"dtype": model.dtype, "max_model_len": CONTEXT_TOKENS, "max_num_seqs": 64, **changed}
     return RunnerSettings(model=model.checkpoint.folder, **told)
-
-
-@contextmanager
-def _arguments_of_vllm(changed: dict[str, Any]) -> Iterator[None]:
-    original = vllm_engine.engine_arguments
-    vllm_engine.engine_arguments = lambda *args, **kwargs: original(*args, **kwargs) | changed
-    try:
-        yield
-    finally:
-        vllm_engine.engine_arguments = original

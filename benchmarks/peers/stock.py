@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from model_runner.checkpoint import read_checkpoint
-from model_runner.engine.vllm_engine import engine_arguments
+from model_runner.engine.vllm_arguments import engine_arguments
 from model_runner.environment import set_cpu_environment, set_environment, set_runner_environment
 from model_runner.settings import RunnerSettings
 

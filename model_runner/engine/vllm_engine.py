@@ -1,8 +1,9 @@
 """The engine of production: vLLM's ``AsyncLLM`` with the ILVR model class."""
 
 import os
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Any
 
 from contracts.errors import BadSettings, EngineDead, GenerationFailed, PromptTooLong
@@ -11,6 +12,7 @@ from model_runner.ablation.samples import donor_requests
 from model_runner.checkpoint import Checkpoint
 from model_runner.cores import leave_cores, use_all_cores
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, TokenDelta
+from model_runner.engine.vllm_arguments import engine_arguments
 from model_runner.engine.vllm_prompts import Prompts
 from model_runner.environment import (
     set_cpu_environment,
@@ -21,7 +23,6 @@ from model_runner.environment import (
 from model_runner.generation import GenerationDefaults
 from model_runner.settings import LatentAblation, RunnerSettings
 
-DEFAULT_CPU_KV_CACHE_MIB = 512
 GONE = "the engine process is gone; the server has to be restarted"
 MOST_TRIES = 5
 
@@ -62,10 +63,12 @@ class VllmEngine:
         checkpoint: Checkpoint,
         defaults: GenerationDefaults,
         donors: Sequence[EngineRequest] | None = None,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
     ) -> "VllmEngine":
         """Load the model and start the engine process. Blocks for some 10 to 30 s.
 
         donors: samples whose latents ``swap`` feeds; as the settings say if None.
+        arguments: of ``AsyncEngineArgs``, before those that the settings stand for: what only a measurement changes.
 
         Raises whatever vLLM raises when it cannot start, and ``BadSettings`` for donors that cannot be read and for
         what latent blocks cannot go together with.
@@ -88,7 +91,8 @@ class VllmEngine:
         from model_runner.model.supported import refuse_unsupported
 
         recorder, factory = recorder_factory()
-        args = AsyncEngineArgs(**engine_arguments(settings, checkpoint, is_cpu=is_cpu, uses_v2=uses_v2))
+        told = engine_arguments(settings, checkpoint, is_cpu=is_cpu, uses_v2=uses_v2)
+        args = AsyncEngineArgs(**{**told, **arguments})
         config = args.create_engine_config(UsageContext.ENGINE_CONTEXT)
         try:
             refuse_unsupported(config)  # here, or it would be a traceback from another process
@@ -247,61 +251,3 @@ class VllmEngine:
             num_cached_tokens=output.num_cached_tokens or 0,
             queue_ms=max(0.0, times.scheduled_ts - times.queued_ts) * 1000 if times else 0.0,
         )
-
-
-def engine_arguments(
-    settings: RunnerSettings, checkpoint: Checkpoint, *, is_cpu: bool, uses_v2: bool
-) -> dict[str, Any]:
-    """The arguments of ``AsyncEngineArgs``: a pure function of the settings.
-
-    uses_v2: whether vLLM's Model Runner V2 is to serve, to which requests with ablated latents need no processor.
-    """
-    from msgspec.structs import asdict
-
-    from model_runner.model.keys import ABLATION_KEY, MAX_REPLAYED_PADS, SPEC_KEY
-    from model_runner.model.register import ARCHITECTURE
-
-    context = settings.context_tokens(checkpoint.context_tokens)
-    kv_cache_mib = settings.kv_cache_mib or (DEFAULT_CPU_KV_CACHE_MIB if is_cpu else None)
-    processors = [f"model_runner.model.latent_off:LatentOff{'V2' if uses_v2 else ''}"]
-    if settings.latent_ablation != "none" and not uses_v2:
-        processors.append("model_runner.model.feed_rows:FeedRows")
-    dtype = settings.dtype if settings.dtype != "auto" else ("float32" if is_cpu else "bfloat16")
-    arguments: dict[str, Any] = {
-        "model": str(checkpoint.folder),
-        "served_model_name": settings.model_name,  # a label of its metrics
-        "hf_overrides": {"architectures": [ARCHITECTURE]},
-        "additional_config": {
-            SPEC_KEY: asdict(checkpoint.spec),
-            ABLATION_KEY: settings.latent_ablation,
-            MAX_REPLAYED_PADS: settings.max_replayed_pads,
-        },
-        "scheduler_cls": f"model_runner.model.scheduler.{'' if is_cpu else 'Async'}ILVRScheduler",
-        "async_scheduling": not is_cpu,  # vLLM has none on a CPU
-        "worker_cls": f"model_runner.model.{'cpu' if is_cpu else 'gpu'}_worker.ILVRWorker",
-        "logits_processors": processors,
-        "generation_config": "vllm",  # the runner resolves the checkpoint's defaults itself
-        "dtype": dtype,
-        "max_model_len": context,
-        "max_num_seqs": settings.max_num_seqs,
-        "max_num_batched_tokens": settings.max_num_batched_tokens,
-        "block_size": settings.block_size,
-        "kv_cache_memory_bytes": kv_cache_mib * 2**20 if kv_cache_mib else None,
-        "num_gpu_blocks_override": settings.num_kv_blocks,
-        "enable_prefix_caching": settings.caches_prefixes,
-        "limit_mm_per_prompt": {"image": settings.max_images},
-        "enforce_eager": is_cpu if settings.enforce_eager is None else settings.enforce_eager,
-        "seed": 0,
-        "use_tqdm_on_load": False,
-        "disable_log_stats": False,  # our own recorder needs them
-    }
-    if not is_cpu:
-        if settings.gpu_memory_utilization is not None:
-            arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
-        # The first knows no float32. Both say of a step what latents are found by, which vLLM's own choice may not.
-        arguments["attention_backend"] = "TRITON_ATTN" if dtype == "float32" else "FLASH_ATTN"
-        if dtype == "float32":
-            arguments["mm_encoder_attn_backend"] = "TORCH_SDPA"  # the one that is exact at any head size
-        if not arguments["enforce_eager"]:
-            arguments["compilation_config"] = {"cudagraph_mode": "FULL_AND_PIECEWISE"}
-    return arguments

@@ -11,6 +11,7 @@ from contracts.errors import BadSettings, EngineDead
 from contracts.line_writer import LineWriter
 from contracts.logs import LineHandler, LogSettings, configure_logs, log_settings
 from contracts.tracebacks import MAX_DEPTH, traceback_without_messages
+from tests.kept_logging import kept_logging
 
 SECRET = "what the caller asked"
 
@@ -89,15 +90,10 @@ def test_lines_of_a_process(
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr(LineWriter, "write", lambda self, line: lines.append(line))
-    root = logging.getLogger()
-    before = root.handlers, root.level
-    monkeypatch.setenv("VLLM_CONFIGURE_LOGGING", "0")
-    writer = configure_logs(process, LogSettings(format="json" if is_json else "text", content=content))
-    try:
-        assert isinstance(root.handlers[0], LineHandler)
+    with kept_logging():
+        writer = configure_logs(process, LogSettings(format="json" if is_json else "text", content=content))
+        assert isinstance(logging.getLogger().handlers[0], LineHandler)
         logging.getLogger("ilvr").error("it failed", exc_info=caught(lambda: fail(ValueError(SECRET))))
-    finally:
-        root.handlers, root.level = before
         writer.close()
     (line,) = lines
     assert (SECRET in line) == bool(is_shown)

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from contracts.manifest import BlockRule
 from model_runner.checkpoint import Checkpoint, read_checkpoint
-from model_runner.engine import vllm_engine
 from model_runner.engine.vllm_engine import VllmEngine
 from model_runner.generation import GenerationDefaults, read_generation_defaults
 from model_runner.settings import RunnerSettings
@@ -35,8 +34,13 @@ async def running(
     told = {"dtype": "float32", "max_num_seqs": 8, "kv_cache_mib": 64, "max_model_len": 2048, **settings}
     told.setdefault("gpu_memory_utilization", 0.1)
     told["enforce_eager"] = graphs == "eager"
-    with _told(runner, graphs, worker):
-        engine = VllmEngine.start(RunnerSettings(model=checkpoint.folder, **told), checkpoint, defaults)
+    arguments: dict[str, Any] = {"worker_cls": f"tests.gpu.workers.{worker}"}
+    if graphs != "eager":
+        arguments["compilation_config"] = {"cudagraph_mode": graphs}
+    with _chosen(runner):
+        engine = VllmEngine.start(
+            RunnerSettings(model=checkpoint.folder, **told), checkpoint, defaults, arguments=arguments
+        )
     try:
         await engine.prepare()
         yield engine
@@ -45,23 +49,12 @@ async def running(
 
 
 @contextmanager
-def _told(runner: Runner, graphs: Graphs, worker: str) -> Iterator[None]:
-    """What the settings of a runner do not say: vLLM's runner, piecewise graphs alone, and a worker that counts."""
-    arguments = vllm_engine.engine_arguments
+def _chosen(runner: Runner) -> Iterator[None]:
     before = os.environ.get(RUNNER_VARIABLE)
-
-    def changed(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        made = arguments(*args, **kwargs)
-        if graphs != "eager":
-            made["compilation_config"] = {"cudagraph_mode": graphs}
-        return {**made, "worker_cls": f"tests.gpu.workers.{worker}"}
-
     os.environ[RUNNER_VARIABLE] = "1" if runner == "V2" else "0"
-    vllm_engine.engine_arguments = changed
     try:
         yield
     finally:
-        vllm_engine.engine_arguments = arguments
         os.environ.pop(RUNNER_VARIABLE)
         if before is not None:
             os.environ[RUNNER_VARIABLE] = before

@@ -7,7 +7,8 @@ import torch
 
 from contracts.errors import BadSettings
 from model_runner.checkpoint import Checkpoint
-from model_runner.engine.vllm_engine import VllmEngine, engine_arguments
+from model_runner.engine.vllm_arguments import engine_arguments
+from model_runner.engine.vllm_engine import VllmEngine
 from model_runner.environment import set_gpu_environment, set_runner_environment
 from model_runner.generation import read_generation_defaults
 from model_runner.settings import load_settings

@@ -6,7 +6,7 @@ import pytest
 
 from contracts.errors import BadSettings
 from model_runner.checkpoint import Checkpoint
-from model_runner.engine.vllm_engine import engine_arguments
+from model_runner.engine.vllm_arguments import engine_arguments
 from model_runner.model.keys import ABLATION_KEY
 from model_runner.settings import load_settings
 

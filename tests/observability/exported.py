@@ -68,7 +68,7 @@ def vllm_metrics() -> dict[str, Exported]:
 
 def main() -> None:
     from model_runner.checkpoint import read_checkpoint
-    from model_runner.engine.vllm_engine import engine_arguments
+    from model_runner.engine.vllm_arguments import engine_arguments
     from model_runner.environment import set_environment
     from model_runner.settings import RunnerSettings
     from tests.model_runner.folders import MAZE_TINY

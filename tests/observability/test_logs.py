@@ -14,12 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from structlog.contextvars import bind_contextvars
 
 from contracts.errors import BadSettings
 from contracts.line_writer import LineWriter
 from contracts.logs import LogSettings, configure_logs, log_settings
 from tests.faults.fleet import Fleet
+from tests.kept_logging import kept_logging
 from tests.servers import ROOT
 
 REQUEST_ID = "the-callers-own-id"
@@ -45,21 +46,9 @@ class Log:
 
 
 @pytest.fixture
-def log(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
-    monkeypatch.setenv("VLLM_CONFIGURE_LOGGING", "1")  # so that it is put back
-    root = logging.getLogger()
-    names = ("broker", "contracts", "ilvr", "model_runner", "service", "vllm")
-    vllm, factory = logging.getLogger("vllm"), logging.getLogRecordFactory()
-    before = (list(root.handlers), root.level, list(vllm.handlers), vllm.propagate)
-    levels = [logging.getLogger(name).level for name in names]
-    logging.setLogRecordFactory(logging.LogRecord)  # vLLM, where another test has imported it, has one of its own
-    yield Log(capfd)
-    logging.setLogRecordFactory(factory)
-    root.handlers, level, vllm.handlers, vllm.propagate = before
-    root.setLevel(level)
-    for name, of_name in zip(names, levels, strict=True):
-        logging.getLogger(name).setLevel(of_name)
-    clear_contextvars()
+def log(capfd: pytest.CaptureFixture[str]) -> Iterator[Log]:
+    with kept_logging():
+        yield Log(capfd)
 
 
 def test_lines_of_all_libraries_are_alike(log: Log) -> None:

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from model_runner.ablation.donors import OWN, Ablation
 from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest
-from model_runner.engine.vllm_engine import VllmEngine, engine_arguments
+from model_runner.engine.vllm_arguments import engine_arguments
+from model_runner.engine.vllm_engine import VllmEngine
 from model_runner.engine.vllm_prompts import raw_prompt
 from model_runner.environment import set_cpu_environment, set_environment, set_runner_environment
 from model_runner.generation import GenerationDefaults

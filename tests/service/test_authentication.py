@@ -233,8 +233,11 @@ async def test_refused_questions_are_counted(client: httpx.AsyncClient, runner: 
     assert {outcome: float(number) for outcome, number in counted} == expected
 
 
-async def test_wrong_keys_leave_nothing_behind(app: FastAPI, client: httpx.AsyncClient) -> None:
+async def test_wrong_keys_leave_nothing_behind(
+    app: FastAPI, client: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
     """Through the app itself: an HTTP client would keep more of them than the gateway does."""
+    caplog.set_level("WARNING", logger="ilvr.access")  # pytest keeps every line
     app_scope = {
         "type": "http",
         "asgi": {"version": "3.0"},
