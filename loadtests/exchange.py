@@ -69,7 +69,7 @@ class Exchange:
         if response.status != 200:
             body = response.read()
             self.outcome = "refused" if response.status in REFUSALS else "failed"
-            self.reason = f"{response.status} {json.loads(body)['error']['code']}"
+            self.reason = f"{response.status} {_code(body)}".strip()
         elif self._posted.is_stream:
             self._read_stream(connection, response)
         else:
@@ -124,3 +124,11 @@ class Exchange:
 
     def _tell(self, measure: str, seconds: float) -> None:
         self._recorder.time(measure, self.name, self._due_s, seconds)
+
+
+def _code(body: bytes) -> str:
+    """Of an error of the server; nothing where it is from something before it, as a proxy's page is."""
+    try:
+        return str(json.loads(body)["error"]["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""

@@ -91,6 +91,7 @@ class ChatStream(Stream):
     """``/v1/chat/completions``: chunks with ``reasoning_content`` or ``content``, then ``[DONE]``."""
 
     _finish_reason: str | None = None
+    _has_reasoned = False
 
     def _hear(self, data: bytes, now: float) -> None:
         if data == b"[DONE]":
@@ -105,7 +106,12 @@ class ChatStream(Stream):
             return
         for choice in chunk["choices"]:
             delta = choice["delta"]
-            if delta.get("content") or delta.get("reasoning_content"):
+            if delta.get("reasoning_content"):
+                self._has_reasoned = True
                 self._begin(now)
                 self._text(now)
+            elif delta.get("content"):
+                self._begin(now)
+                if not self._has_reasoned:  # or it repeats the end of the reasoning, at once
+                    self._text(now)
             self._finish_reason = choice.get("finish_reason") or self._finish_reason

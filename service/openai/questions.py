@@ -82,11 +82,16 @@ def _check_choices(asked: ChatRequest) -> None:
     num_choices = asked.n or 1
     if num_choices == 1:
         return
-    if (asked.temperature or 0.0) < LEAST_TEMPERATURE or asked.top_k == 1:
+    if asked.temperature is None:
+        raise InvalidRequest(
+            f"n: {num_choices} choices of a model that is greedy by itself would all be the same; say a temperature.",
+            param="n",
+        )
+    if asked.temperature < LEAST_TEMPERATURE or asked.top_k == 1:
         raise InvalidRequest(
             f"n: {num_choices} choices would all be the same; give a temperature of at least {LEAST_TEMPERATURE} "
             "(and no top_k of 1).",
             param="n",
         )
-    if asked.seed is not None and asked.seed > INT64_MAX - num_choices:
+    if asked.seed is not None and asked.seed > INT64_MAX - (num_choices - 1):
         raise InvalidRequest("seed: each choice has the next one, and there is none after this.", param="seed")

@@ -10,6 +10,7 @@ from service.openai.schemas import MAX_MESSAGES, ChatLatent, Message, Refused, T
 from service.schemas import MaxTokens, Metadata, RepetitionPenalty, Seed, Stops, Temperature, TopK, TopP
 
 NO_TOOLS = "this server calls no tools; leave it out"
+NO_FORMAT = "answers are not held to a format; leave it out and ask for one in words"
 NOT_KEPT = "responses are not continued by id here; send the messages so far as input"
 REFUSED: Refused = {
     "previous_response_id": ((), NOT_KEPT),
@@ -19,10 +20,6 @@ REFUSED: Refused = {
     "tools": (([],), NO_TOOLS),
     "tool_choice": (("none", "auto"), NO_TOOLS),
     "top_logprobs": ((0,), "this server gives no probabilities; leave it out"),
-    "text": (
-        ({}, {"format": {"type": "text"}}),
-        "answers are not held to a format; leave it out and ask for one in words",
-    ),
 }
 # Parts of messages: what they are called here and in a chat.
 PARTS = {"input_text": "text", "output_text": "text", "input_image": "image_url"}
@@ -50,11 +47,15 @@ class ResponsesRequest(Tolerant):
     stop: Stops | None = Field(None, description="Generation ends before any of these strings.")
     metadata: Metadata = None
     latent: ChatLatent | None = None
+    text: Any = Field(None, description="A `format` in it is refused but for `text`; all else has no effect.")
 
 
 def parse_responses(body: bytes) -> ResponsesRequest:
     """Raises ``MalformedBody``, ``InvalidRequest``."""
-    return parse_tolerant(ResponsesRequest, body, REFUSED)
+    request = parse_tolerant(ResponsesRequest, body, REFUSED)
+    if isinstance(request.text, dict) and request.text.get("format") not in (None, {"type": "text"}):
+        raise InvalidRequest(f"text.format: {NO_FORMAT}.", param="text.format")
+    return request
 
 
 def messages_of(request: ResponsesRequest) -> Sequence[tuple[str, Message]]:
@@ -73,6 +74,8 @@ def messages_of(request: ResponsesRequest) -> Sequence[tuple[str, Message]]:
         if kind != "message":
             raise InvalidRequest(f"{param}.type: messages are known here.", param=f"{param}.type")
         said.append((param, _message(str(item.get("role")), _content(item.get("content")))))
+    if not said:
+        raise InvalidRequest("input: there is no message in it.", param="input")
     return said
 
 

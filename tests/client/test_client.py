@@ -113,11 +113,14 @@ def test_waiting_has_an_end(driver: Driver, server: Server, slept: list[float]) 
     assert len(slept) == 5
 
 
-def test_a_server_that_is_not_there(driver: Driver, server: Server) -> None:
+def test_a_server_that_is_not_there(driver: Driver, server: Server, slept: list[float]) -> None:
     server.answers = [httpx.ConnectError("refused")] * 9
     with pytest.raises(ConnectionFailed, match=r"http://test.*refused"):
         driver.reason()
     assert len(server.asked) == 6
+    for number, seconds in enumerate(slept):  # twice as long each time, and not all clients at the same moment
+        assert 0.125 * 2**number <= seconds <= 0.25 * 2**number
+    assert len(set(slept)) == 5
 
 
 def test_what_is_wrong_is_not_sent_again(driver: Driver, server: Server) -> None:

@@ -73,13 +73,20 @@ def test_times_of_a_chat_stream():
     lines = [
         (0.1, chunk % (b'{"role": "assistant", "content": ""}', b"null")),
         (0.4, chunk % (b'{"reasoning_content": "a"}', b"null")),
-        (0.6, chunk % (b'{"content": "b"}', b"null")),
+        (0.6, chunk % (b'{"reasoning_content": "b"}', b"null")),
+        (0.6, chunk % (b'{"content": "b"}', b"null")),  # said again as the answer, which nobody waited for
         (0.7, chunk % (b"{}", b'"stop"')),
         (0.7, b'data: {"choices": [], "usage": {}}'),
         (0.8, b"data: [DONE]"),
     ]
     stream, told = played(ChatStream, lines)
     assert (told, stream.end) == ([(TIME_TO_FIRST_STEP, 0.4), (TEXT_GAP, 0.2)], "answered")
+
+
+def test_gaps_of_a_chat_without_reasoning_are_those_of_its_content():
+    chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": null}]}'
+    _, told = played(ChatStream, [(0.4, chunk), (0.6, chunk)])
+    assert told == [(TIME_TO_FIRST_STEP, 0.4), (TEXT_GAP, 0.2)]
 
 
 def test_a_chat_that_ends_without_its_reason_or_with_an_error_has_failed():

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
+import openai as sdk
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
+from contracts import errors as e
 from contracts.responses import LatentStep, Step, TextStep
 from tests.scripted_runner import MODEL, STEPS, ScriptedRunner
 from tests.service.openai.chunks import QUESTION, ends_of, text_of
@@ -58,13 +60,24 @@ async def test_a_stream_and_an_answer_say_the_same(
 
 
 async def test_the_synchronous_client_as_well(live: httpx.AsyncClient, runner: ScriptedRunner) -> None:
-    def ask() -> tuple[str | None, str]:
+    def ask() -> None:
         with OpenAI(base_url=f"{live.base_url}/v1", api_key="none", max_retries=0, timeout=20) as client:
             whole = client.chat.completions.create(model=MODEL, messages=QUESTION)
             streamed = client.chat.completions.create(model=MODEL, messages=QUESTION, stream=True)
-            return whole.choices[0].message.content, text_of(list(streamed), "content")
+            assert (whole.choices[0].message.content, text_of(list(streamed), "content")) == ("RRDD", "RRDD")
+            assert client.responses.create(model=MODEL, input="?").output_text == "RRDD"
+            *_, last = client.responses.create(model=MODEL, input="?", stream=True)
+            assert last.type == "response.completed"
+            assert last.response.output_text == "RRDD"
+            with pytest.raises(sdk.UnprocessableEntityError, match="expected"):
+                client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": []}])
+            runner.fail_with = e.EngineDead("It died.")
+            with pytest.raises(sdk.InternalServerError):
+                client.responses.create(model=MODEL, input="?")
+            with pytest.raises(sdk.APIError, match="It died"):
+                list(client.chat.completions.create(model=MODEL, messages=QUESTION, stream=True))
 
-    assert await asyncio.to_thread(ask) == ("RRDD", "RRDD")
+    await asyncio.to_thread(ask)
 
 
 async def test_the_completion_is_the_response_in_other_words(

@@ -143,7 +143,6 @@ REFUSED_VALUES: dict[str, Any] = {
     "tools": [{"type": "web_search"}],
     "tool_choice": "required",
     "top_logprobs": 1,
-    "text": {"format": {"type": "json_object"}},
 }
 
 
@@ -157,6 +156,31 @@ async def test_what_is_not_done_here_is_refused_by_name(
     assert runner.jobs == []
 
 
+async def test_a_format_is_refused_by_name(openai: AsyncOpenAI, runner: ScriptedRunner) -> None:
+    with pytest.raises(sdk.UnprocessableEntityError) as refused:
+        await openai.responses.create(**ASK, text={"format": {"type": "json_object"}})
+    assert refused.value.param == "text.format"
+    assert runner.jobs == []
+
+
+@pytest.mark.parametrize(
+    "harmless",
+    [
+        {"tools": [], "tool_choice": "auto", "background": False, "top_logprobs": 0},
+        {"text": {"verbosity": "low"}},
+        {"text": {"format": {"type": "text"}, "verbosity": "high"}},
+        {"text": {"format": None}},
+        {"text": {}, "reasoning": {"effort": "low"}, "include": [], "truncation": "auto"},
+    ],
+)
+async def test_what_asks_for_nothing_is_passed_over(
+    harmless: dict[str, Any], openai: AsyncOpenAI, runner: ScriptedRunner
+) -> None:
+    response = await openai.responses.create(**ASK, extra_body=harmless)
+    assert response.output_text == "RRDD"
+    assert runner.jobs[0].sampling == Sampling()
+
+
 @pytest.mark.parametrize(
     ("given", "param"),
     [
@@ -164,6 +188,7 @@ async def test_what_is_not_done_here_is_refused_by_name(
         ([], "input"),
         ("", "input.content"),
         ([7], "input.0.type"),
+        ([{"type": "reasoning", "id": "rs_1", "summary": []}], "input"),
         ([{"type": "function_call_output", "call_id": "a", "output": ""}], "input.0.type"),
         ([{"role": "user", "content": [{"type": "input_file"}]}], "input.0.content.0.type"),
         ([{"role": "user", "content": [{"type": "input_image"}]}], "input.0.content.0.image_url"),
