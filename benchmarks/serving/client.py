@@ -16,6 +16,7 @@ import aiohttp
 from benchmarks.serving.contenders import Contender
 
 TIMEOUT_S = 600.0
+REFUSALS = (429, 503)
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Answer:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     text: str = ""
+    is_refused: bool = False
 
     def read(self) -> None:
         """Fills the other fields. Raises ``SystemExit``: the answer is not whole, so nothing was measured."""
@@ -65,10 +67,11 @@ def _said(delta: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Turn:
-    """seconds: until all answers were whole."""
+    """seconds: until all answers were whole. num_refused: requests that have none."""
 
     answers: list[Answer]
     seconds: float
+    num_refused: int = 0
 
     @property
     def tokens_a_second(self) -> float:
@@ -99,7 +102,7 @@ async def open_loop(contender: Contender, bodies: Sequence[dict[str, Any]], rate
     async def one(http: aiohttp.ClientSession, body: dict[str, Any]) -> Answer:
         due = next(due_s)
         await asyncio.sleep(due - time.perf_counter())
-        return await ask(http, contender, body, due)
+        return await ask(http, contender, body, due, may_refuse=True)
 
     return await _all(contender, bodies, one)
 
@@ -110,15 +113,23 @@ async def _all(contender: Contender, bodies: Sequence[dict[str, Any]], one: Any)
         begin_s = time.perf_counter()
         answers = await asyncio.gather(*(one(http, body) for body in bodies))
         seconds = time.perf_counter() - begin_s
-    for answer in answers:
+    given = [answer for answer in answers if not answer.is_refused]
+    if not given:
+        raise SystemExit(f"not measured: {contender.name} refuses all")
+    for answer in given:
         answer.read()
-    return Turn(answers, seconds)
+    return Turn(given, seconds, len(answers) - len(given))
 
 
-async def ask(http: aiohttp.ClientSession, contender: Contender, body: dict[str, Any], due_s: float) -> Answer:
+async def ask(
+    http: aiohttp.ClientSession, contender: Contender, body: dict[str, Any], due_s: float, *, may_refuse: bool = False
+) -> Answer:
     answer = Answer(due_s)
     told = {**body, "model": contender.model}
     async with http.post(f"{contender.url}/v1/chat/completions", json=told) as response:
+        if may_refuse and response.status in REFUSALS:
+            answer.is_refused = True
+            return answer
         if response.status != 200:
             raise SystemExit(f"not measured: {contender.name} answers {response.status}: {await response.text()}")
         async for part in response.content.iter_any():

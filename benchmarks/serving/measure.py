@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.decode.engines import set_threads, start_sequential
@@ -10,7 +10,7 @@ from benchmarks.decode.models import BenchModel, endless, load, without_latents
 from benchmarks.decode.throughput import beside_generate, load_stock
 from benchmarks.serving.client import Turn, closed, open_loop
 from benchmarks.serving.contenders import EMBEDDED, NAMES, REDIS, SEQUENTIAL, Contender, contenders
-from benchmarks.serving.plan import Plan
+from benchmarks.serving.plan import FIRST_RATE, Plan
 
 RATE_CONCURRENCY = 32  # whose throughput is the measure of the open loop's rates
 SLOW_MS = 1000.0
@@ -74,9 +74,9 @@ async def measure(name: str, plan: Plan, say: Callable[[str], None]) -> Found:
                 check(turns, model, plan.max_tokens[name])
             few = without_latents(model.requests(plan.num_generated[name], plan.max_tokens[name], seed=repetition))
             found["generate"].append(await beside_generate(stock, sequential, few, endless(model)))
-        for place, one in enumerate(NAMES):
-            if plan.rates[name]:
-                found["open"][one] = await climb(of[one], model, plan, found, say, seed=1_000_000 * (place + 1))
+        for repetition in range(plan.rate_repetitions if plan.rates[name] else 0):
+            for one, turns_of in (await at_rates(of, model, plan, found, say, repetition)).items():
+                found["open"].setdefault(one, []).append(turns_of)
         found["memory_mib"] = {one: contender.memory_mib() for one, contender in of.items()}
     return found
 
@@ -107,19 +107,44 @@ def check(turns: dict[str, Turn], model: BenchModel, max_tokens: int) -> None:
                 raise SystemExit(f"not measured: with and without Redis different text: {answer.text} | {mine.text}")
 
 
-async def climb(
-    contender: Contender, model: BenchModel, plan: Plan, found: Found, say: Callable[[str], None], *, seed: int
-) -> list[dict[str, float]]:
-    """Rising rates of an open loop, until p99 of the time to the first step is too long."""
-    turns = found["closed"][contender.name][f"{RATE_CONCURRENCY}"]
-    middle = sorted(turn["tokens_a_second"] for turn in turns)[len(turns) // 2] / plan.max_tokens[model.name]
-    tried: list[dict[str, float]] = []
-    for number, share in enumerate(plan.rates[model.name]):
-        rate = share * middle
-        asked = bodies(model, max(8, round(rate * plan.rate_s)), plan.max_tokens[model.name], seed=seed + number)
-        turn = await open_loop(contender, asked, rate, seed + number)
-        tried.append({"share": share, "rate": rate, **figures(turn)})
-        say(f"{contender.name}, {rate:.1f} requests/s: first step after {turn.first_ms(99):.0f} ms (p99)")
-        if turn.first_ms(99) > SLOW_MS:
-            break
+async def at_rates(
+    of: dict[str, Contender], model: BenchModel, plan: Plan, found: Found, say: Callable[[str], None], repetition: int
+) -> dict[str, list[Found]]:
+    """Turns of an open loop of each contender, at one rate after the other; the contenders take turns at each."""
+    tried: dict[str, list[Found]] = {one: [] for one in NAMES[:: -1 if repetition % 2 else 1]}
+    is_going_on = True
+    while is_going_on:
+        is_going_on = False
+        for place, (one, turns) in enumerate(tried.items()):
+            share = next_share(plan.rates[model.name], turns)
+            if share is None:
+                continue
+            is_going_on = True
+            rate, seed = share * rate_of_all(found, one, plan.max_tokens[model.name]), 1_000_000 * (repetition + 1)
+            seed += 1000 * place + len(turns)
+            asked = bodies(model, max(8, round(rate * plan.rate_s)), plan.max_tokens[model.name], seed=seed)
+            turn = await open_loop(of[one], asked, rate, seed)
+            turns.append({"share": share, "rate": rate, "refused": turn.num_refused, **figures(turn)})
+            say(f"{one}, {rate:.1f} requests/s: first step after {turn.first_ms(99):.0f} ms (p99)")
     return tried
+
+
+def next_share(rates: Sequence[float], turns: Sequence[Found]) -> float | None:
+    """Upwards from the first until one is too much; downwards until one is not, if the first is. None: it is known."""
+    if not turns:
+        return FIRST_RATE
+    place, was_held = rates.index(turns[-1]["share"]), is_held(turns[-1])
+    if was_held != is_held(turns[0]):
+        return None
+    place += 1 if was_held else -1
+    return rates[place] if 0 <= place < len(rates) else None
+
+
+def is_held(turn: Found) -> bool:
+    return turn["first_p99_ms"] <= SLOW_MS and not turn["refused"]
+
+
+def rate_of_all(found: Found, name: str, max_tokens: int) -> float:
+    """Requests a second that a contender answered with many at once."""
+    turns = found["closed"][name][f"{RATE_CONCURRENCY}"]
+    return sorted(turn["tokens_a_second"] for turn in turns)[len(turns) // 2] / max_tokens

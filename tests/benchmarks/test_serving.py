@@ -10,7 +10,7 @@ from benchmarks.decode.models import load
 from benchmarks.serving import report
 from benchmarks.serving.client import Answer, Turn
 from benchmarks.serving.contenders import EMBEDDED, NAMES, REDIS, SEQUENTIAL, STOCK, endless_folder
-from benchmarks.serving.measure import check
+from benchmarks.serving.measure import check, is_held, next_share
 from benchmarks.serving.plan import quick
 from model_runner.generation import read_generation_defaults
 
@@ -79,6 +79,35 @@ def test_contenders_that_did_other_work_are_not_compared(name: str, other: Answe
         check(turns, model, max_tokens=24)
 
 
+def at_rate(rate: float, first_p99_ms: float, refused: int = 0) -> dict[str, float]:
+    return {"share": rate / 6, "rate": rate, "first_p99_ms": first_p99_ms, "refused": refused}
+
+
+@pytest.mark.parametrize(
+    ("turns", "share"),
+    [
+        ([], 0.5),
+        ([(0.5, True)], 0.7),
+        ([(0.5, True), (0.7, False)], None),
+        ([(0.5, True), (0.7, True)], None),  # it is the highest
+        ([(0.5, False)], 0.2),
+        ([(0.5, False), (0.2, True)], None),
+        ([(0.5, False), (0.2, False)], 0.1),
+        ([(0.5, False), (0.2, False), (0.1, False)], None),
+    ],
+)
+def test_rates_rise_to_what_is_too_much_or_fall_to_what_is_not(
+    turns: list[tuple[float, bool]], share: float | None
+) -> None:
+    told = [at_rate(6 * of, 1.0 if held else 1001.0) | {"share": of} for of, held in turns]
+    assert next_share((0.1, 0.2, 0.5, 0.7), told) == share
+
+
+def test_who_refuses_a_request_did_not_hold_the_rate() -> None:
+    assert is_held(at_rate(3.0, 1000.0))
+    assert not is_held(at_rate(3.0, 10.0, refused=1))
+
+
 def found(**tokens_a_second: list[float]) -> dict[str, Any]:
     speeds = {EMBEDDED: [100.0, 110.0], REDIS: [95.0, 100.0], STOCK: [104.0, 108.0], SEQUENTIAL: [12.0, 13.0]}
     return {
@@ -93,7 +122,7 @@ def found(**tokens_a_second: list[float]) -> dict[str, Any]:
             }
             for place, of in enumerate(NAMES)
         },
-        "open": {of: [{"rate": 3.0, "first_p99_ms": 900.0}, {"rate": 4.0, "first_p99_ms": 1100.0}] for of in NAMES},
+        "open": {of: [[at_rate(3.0, 900.0), at_rate(4.0, 1100.0)], [at_rate(3.0, 800.0)]] for of in NAMES},
         "generate": [(9.0, 10.0), (8.0, 10.0)],
         "memory_mib": dict.fromkeys(NAMES, 100.0),
     }
@@ -106,13 +135,16 @@ def test_the_report_says_which_bars_are_missed(tmp_path) -> None:
     text = report.write(tmp_path, measured)
     assert report.all_met(measured)
     assert report.read(tmp_path / "serving.json") == json.loads(json.dumps(measured))
-    assert f"| {REDIS} | 3.0 | 3.0: 900, 4.0: 1100 |" in text
+    assert f"| {REDIS} | 3.0 (3.0–3.0) | 1.00 (1.00–1.00) | 3.0: 900, 800; 4.0: 1100 |" in text
     assert text.count(": met") == 5
 
     unbroken = found()
-    unbroken["open"][REDIS].pop()
+    unbroken["open"][REDIS] = [[at_rate(3.0, 900.0), at_rate(6.0, 950.0)]] * 2
+    slow = at_rate(3.0, 1100.0)
+    unbroken["open"][SEQUENTIAL] = [[slow, at_rate(2.0, 1200.0)], [slow, at_rate(2.0, 1.0)]]
     text = report.write(tmp_path, {EMBEDDED_MODEL: {"environment": known | libraries, "found": unbroken}})
-    assert f"| {REDIS} | at least 3.0 | 3.0: 900 |" in text
+    assert f"| {REDIS} | at least 6.0 (6.0–6.0) | 2.00 (2.00–2.00) | 3.0: 900, 900; 6.0: 950, 950 |" in text
+    assert f"| {SEQUENTIAL} | 1.0 (0.0–2.0) | 0.33 (0.00–0.67) | 2.0: 1200, 1; 3.0: 1100, 1100 |" in text
 
     measured[EMBEDDED_MODEL]["found"] = found(**{EMBEDDED: [90.0, 90.0]})
     assert not report.all_met(measured)
