@@ -151,9 +151,9 @@ class VllmEngine:
         for num_left in reversed(range(MOST_TRIES if request.images else 1)):
             try:
                 prompt = await self._prompts.of(request, self._llm.renderer)
-            except AssertionError:
+            except AssertionError as error:
                 if not num_left:
-                    raise
+                    raise GenerationFailed("the pictures of the request could not be put into its prompt") from error
                 continue
             outputs = self._llm.generate(prompt, self._sampling_params(request, row), request.request_id)
             has_answered = False

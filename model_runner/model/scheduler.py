@@ -4,8 +4,11 @@ When a request is computed again after a preemption, or a history with latent bl
 state of the position before them. In one chunk with that position they would be replayed: one pass of the whole step
 for each (``ILVRForConditionalGeneration._replay``). A pad that is the first of its chunk only reads a row, as in
 decoding. So chunks end before a pad, and pads are computed one a step beside whatever else is in the batch: again at
-the price of decoding them, and never more. A replay that computed only what lies after the first change would come
-to the same: that is one position, the pad.
+the price of decoding them. A replay that computed only what lies after the first change would come to the same: that
+is one position, the pad.
+
+A pad that is the first of its chunk is replayed still, and not counted here, where another request of the same step
+computes the position before it, as requests with the same history do on a cold cache: at most one for each request.
 """
 
 from typing import Any

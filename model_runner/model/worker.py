@@ -34,6 +34,7 @@ class LatentWorkerMixin:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         super().initialize_from_config(kv_cache_config)  # type: ignore[misc]
         self._check_attention()
+        self._preempted: set[str] = set()  # requests that are to resume
         model = self.model_runner.get_model()
         model.state = LatentState.allocate(
             num_blocks=kv_cache_config.num_blocks,
@@ -98,8 +99,12 @@ class LatentWorkerMixin:
         )
         model = self.model_runner.get_model()
         model.has_newcomers = has_newcomers
-        if scheduler_output.scheduled_new_reqs:
-            model.counters.encoder_cache_hits += self._num_images_known(scheduler_output.scheduled_new_reqs)
+        if scheduler_output.scheduled_new_reqs:  # to Model Runner V2 what resumes is new again
+            new = [one for one in scheduler_output.scheduled_new_reqs if one.req_id not in self._preempted]
+            model.counters.encoder_cache_hits += self._num_images_known(new)
+            self._preempted.difference_update(one.req_id for one in scheduler_output.scheduled_new_reqs)
+        self._preempted -= scheduler_output.finished_req_ids
+        self._preempted |= scheduler_output.preempted_req_ids or set()
         return super().execute_model(scheduler_output, *args, **kwargs)  # type: ignore[misc]
 
     def _num_images_known(self, new_requests: Sequence[Any]) -> int:

@@ -84,15 +84,16 @@ async def test_no_token_of_random_weights_ends_an_answer_or_begins_a_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Started(Exception):
-        """With the defaults of its only argument."""
+        """With the defaults, and vLLM's arguments."""
 
-    def start(settings: Any, checkpoint: Any, defaults: GenerationDefaults) -> None:
-        raise Started(defaults)
+    def start(settings: Any, checkpoint: Any, defaults: GenerationDefaults, *, arguments: Any) -> None:
+        raise Started(defaults, arguments)
 
     monkeypatch.setattr(gpu.VllmEngine, "start", start)
     with pytest.raises(Started) as started:
         await gpu.run(write_folder(tmp_path / "tiny", SHAPES["tiny"]), is_cpu=True, batches=[1], repetitions=1)
-    (defaults,) = started.value.args
+    defaults, arguments = started.value.args
+    assert arguments == {"load_format": "dummy"}
     assert defaults.end_ids == ()
     assert {gpu.request_of(kind, 0, "t").latent_mode for kind in gpu.KINDS} == {"off"}
 

@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 
 import pytest
@@ -20,6 +20,7 @@ NUM_KV_BLOCKS = 97  # of 32 tokens: room for some 20 requests of 150
 MEAN_PAUSE_S = 0.3
 SHARE_CANCELLED = 0.25
 SHARE_TEXT = 0.2
+SHARE_LEFT = 0.1  # before or after the first token
 SEED = "ILVR_TEST_SEED"  # environment variable: repeats what is random here, though not the times
 
 
@@ -34,6 +35,7 @@ class Crowd:
         self.texts = []  # (request, answer)
         self.num_finished = 0
         self.num_cancelled = 0
+        self.num_open = self.most_open = 0
 
     async def ask_texts_alone(self):
         for n, trace in enumerate(self.traces):
@@ -49,9 +51,23 @@ class Crowd:
             if time.monotonic() > until:
                 return
             request, expected = self.draw(rng, f"{number}.{count}")
-            num_read = rng.randrange(len(expected)) if rng.random() < SHARE_CANCELLED else None
-            await self.ask(request, expected, num_read)
+            self.num_open += 1
+            self.most_open = max(self.most_open, self.num_open)
+            if rng.random() < SHARE_LEFT:
+                await self.leave(request, rng.random() * MEAN_PAUSE_S)
+            else:
+                num_read = rng.randrange(len(expected)) if rng.random() < SHARE_CANCELLED else None
+                await self.ask(request, expected, num_read)
+            self.num_open -= 1
             count += 1
+
+    async def leave(self, request, after_s):
+        """Whatever the request is doing then: it may be waiting, or its prompt being computed."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(after_s), aclosing(self.engine.generate(request)) as deltas:
+                async for _ in deltas:
+                    pass
+        self.num_cancelled += 1
 
     def draw(self, rng, name):
         if rng.random() < SHARE_TEXT:
@@ -90,9 +106,10 @@ async def crowded(start_vllm, checkpoint_of, name, *, seconds, **settings):
             for number in range(NUM_CLIENTS):
                 clients.create_task(crowd.client(number, until))
         stats = await engine.stats()
-        print(crowd.num_finished, "finished,", crowd.num_cancelled, "cancelled;", stats)
+        print(crowd.most_open, "at once,", crowd.num_finished, "finished,", crowd.num_cancelled, "cancelled;", stats)
         assert crowd.num_finished > NUM_CLIENTS / 2
         assert crowd.num_cancelled > 0
+        assert crowd.most_open == NUM_CLIENTS
         assert stats.num_preemptions > 0
         assert await engine.reset_prefix_cache()  # False while a KV block is in use
         await crowd.ask_texts_alone()

@@ -96,8 +96,10 @@ async def test_preempted(name, max_replayed_pads, small_of, golden_folders):
         **tight,
     ) as engine:
         await scenarios.preempted(Translated(engine, vocabulary), name, defaults)
-        replays = (await engine.stats()).model["replays"]
-    assert (replays > 0) == (max_replayed_pads > 0)
+        counts = (await engine.stats()).model
+    assert (counts["replays"] > 0) == (max_replayed_pads > 0)
+    pictures = [image.id for case in scenarios.recorded(name, defaults, 8, "tight") for image in case.request.images]
+    assert counts["encoder_cache_hits"] == len(pictures) - len(set(pictures))  # each counted once, if preempted or not
 
 
 @pytest.mark.parametrize("worker", ["CpuWorker", "CpuTritonWorker"])

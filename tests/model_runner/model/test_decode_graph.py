@@ -17,6 +17,7 @@ from msgspec.structs import replace as changed
 from torch import Tensor
 from torch._dynamo.exc import TorchDynamoException
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+from torch.utils._python_dispatch import TorchDispatchMode
 from vllm.forward_context import get_forward_context, set_forward_context
 from vllm.model_executor.layers.attention import Attention
 
@@ -28,6 +29,8 @@ from tests.parity.stepper import Stepper
 
 NUM_REQUESTS = 3
 NUM_STEPS = 1000
+# Copies that wait for the device; of a tensor that is on the host already they are nothing, so only a graph shows them.
+TO_THE_HOST = ("cpu", "numpy", "tolist")
 
 
 def tensors_of(state: LatentState) -> list[Tensor]:
@@ -115,7 +118,29 @@ def as_one_graph(function: Callable[..., Any]) -> tuple[Callable[..., Any], list
 def looks_at_data(graph: torch.fx.GraphModule) -> bool:
     """Whether a number or a shape in it is known only from what tensors hold: tracing lets it through as a symbol, a
     graph that is replayed cannot."""
-    return any(free_unbacked_symbols(node.meta.get("example_value")) for node in graph.graph.nodes)
+    return any(
+        free_unbacked_symbols(node.meta.get("example_value"))
+        or (node.op == "call_method" and (node.target in TO_THE_HOST or (node.target == "to" and names_a_device(node))))
+        for node in graph.graph.nodes
+    )
+
+
+def names_a_device(node: torch.fx.Node) -> bool:
+    return any(isinstance(value, str | torch.device) for value in (*node.args, *node.kwargs.values()))
+
+
+class Looks(TorchDispatchMode):
+    """``names`` are the operations that were asked what a tensor holds: on a GPU each waits for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function._schema.name.removeprefix("aten::")
+        if name in ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "_unique2"):
+            self.names.append(name)
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("rule", ["learned", "fixed"])
@@ -134,6 +159,33 @@ def test_the_whole_decode_path_is_one_graph(decode_step: DecodeStep, rule: str) 
     phase_R = decode_step.state.request_phase_R[:NUM_REQUESTS]
     assert phase_R.tolist() == [3] * NUM_REQUESTS  # two pads read
     assert any(not torch.equal(before, after) for before, after in zip(decode_step.before, got[3:], strict=True))
+
+
+def looked_at(decode_step: DecodeStep) -> list[str]:
+    """By the whole of ``forward``, which a full graph captures: what chooses the decode path, and the path."""
+    model = decode_step.model
+    with as_on_a_gpu(model, "learned"), Looks() as looks:
+        ids_T, positions, embeds_TD = (one.clone() for one in decode_step.arguments[:3])
+        with torch.inference_mode(), set_forward_context(vllm_config=decode_step.config, **decode_step.context):
+            model.forward(ids_T, positions, None, embeds_TD)
+    return looks.names
+
+
+def test_what_leads_to_the_decode_path_looks_at_no_data(
+    decode_step: DecodeStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = decode_step.model
+    assert not model.has_newcomers
+    assert looked_at(decode_step) == []
+    decode = type(model).decode
+
+    def faulty(ids_T: Tensor, *rest: Any) -> Tensor:
+        if (ids_T == model.spec.pad_id).any():
+            hidden_TD: Tensor = decode(model, ids_T, *rest)
+        return hidden_TD
+
+    monkeypatch.setattr(model, "decode", faulty, raising=False)
+    assert looked_at(decode_step) != []
 
 
 @pytest.mark.parametrize("mode", ["zero", "noise", "swap"])
@@ -216,12 +268,22 @@ def shape_of_the_data(phase_R: Tensor) -> None:
     phase_R.add_(0 * phase_R[phase_R > 1].sum())
 
 
+def copy_to_the_host(phase_R: Tensor) -> None:
+    phase_R.add_(0 * phase_R.cpu())
+
+
+def moved_to_the_host(phase_R: Tensor) -> None:
+    phase_R.add_(0 * phase_R.to("cpu"))
+
+
 @pytest.mark.parametrize(
     ("fault", "named"),
     [
         (host_sync, "looks at data"),
         (branch, "Data-dependent branching"),
         (shape_of_the_data, "looks at data"),
+        (copy_to_the_host, "looks at data"),
+        (moved_to_the_host, "looks at data"),
     ],
 )
 def test_the_check_notices(decode_step: DecodeStep, fault: Callable[[Tensor], None], named: str) -> None:
@@ -258,7 +320,7 @@ def test_no_buffer_moves_in_a_thousand_steps(maze_stepper: Stepper) -> None:
     decode = type(stepper.model).decode
 
     def watched(ids_T: Tensor, positions: Tensor, embeds_TD: Tensor, *rest: Any) -> Tensor:
-        seen.add((ids_T.data_ptr(), embeds_TD.data_ptr(), *(one.data_ptr() for one in rest[:3])))
+        seen.add((ids_T.data_ptr(), positions.data_ptr(), embeds_TD.data_ptr(), *(one.data_ptr() for one in rest[:3])))
         hidden_TD: Tensor = decode(stepper.model, ids_T, positions, embeds_TD, *rest)
         return hidden_TD
 
