@@ -1,0 +1,89 @@
+"""Parity of what a CPU runs with the definition in float64, over the same shapes, types and strides as the kernels.
+
+Vectors of phase 0 are nobody's to read, and ``host`` leaves them as they are: they are not compared.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from model_runner.kernels.latent_step import LatentState, host, reference
+from tests.model_runner.kernels.steps import (
+    BLOCK_SIZES,
+    DTYPES,
+    HIDDEN_SIZES,
+    NUM_REQUESTS,
+    SIZE,
+    Step,
+    check_states,
+    make_step,
+    same,
+)
+
+
+def check_readable(got: LatentState, want: LatentState) -> None:
+    nothing_B = want.phase_B == 0
+    for state in (got, want):
+        state.feedback_BD[nothing_B] = 0
+    check_states(got, want)
+
+
+def check(got: Step) -> None:
+    """inject, then commit, on this one and on a copy for the definition."""
+    want = got.to("cpu", torch.float64)
+    got_phase_R, want_phase_R = got.inject(host.inject), want.inject(reference.inject)
+    assert same(got_phase_R, want_phase_R)
+    assert same(got.embeds_RD, want.embeds_RD)
+    host.commit(got.hidden_RD, got_phase_R, got.slots_R, got.state)
+    reference.commit(want.hidden_RD, want_phase_R, want.slots_R, want.state)
+    check_readable(got.state, want.state)
+
+
+@DTYPES
+@HIDDEN_SIZES
+@NUM_REQUESTS
+def test_a_decode_step(num_requests: int, hidden_size: int, dtype: torch.dtype) -> None:
+    block_size = BLOCK_SIZES[(num_requests + hidden_size) % len(BLOCK_SIZES)]
+    check(make_step(num_requests, hidden_size, dtype, block_size))
+
+
+@pytest.mark.parametrize("block_size", BLOCK_SIZES)
+@pytest.mark.parametrize("ints", [torch.int32, torch.int64], ids=str)
+def test_every_block_size_and_both_integers(block_size: int, ints: torch.dtype) -> None:
+    check(make_step(64, 3, torch.float32, block_size, ints=ints))
+
+
+@DTYPES
+@pytest.mark.parametrize("hidden_size", [3, 896, 4097])
+def test_several_tokens_per_request(hidden_size: int, dtype: torch.dtype) -> None:
+    """The commit of a prefill step: some tokens are kept, last tokens in any order, more requests than tokens."""
+    got = make_step(17, hidden_size, dtype, 5)
+    want = got.to("cpu", torch.float64)
+    phase_T = (torch.arange(17) % (SIZE + 2)).int()
+    kept_T = torch.arange(17) % 3 != 1
+    last_R = torch.tensor([16, 4, 4, 0, *range(17)])
+    host.commit(got.hidden_RD, phase_T, got.slots_R, got.state, kept_T, last_R)
+    reference.commit(want.hidden_RD, phase_T, want.slots_R, want.state, kept_T, last_R)
+    check_readable(got.state, want.state)
+
+
+@DTYPES
+def test_rows_within_wider_ones(dtype: torch.dtype) -> None:
+    def within(rows: Tensor) -> Tensor:
+        wide = rows.new_zeros(rows.shape[0], rows.shape[1] + 5)
+        wide[:, 3:-2] = rows
+        return wide[:, 3:-2]
+
+    step = make_step(17, 64, dtype, 5)
+    check(replace(step, **{name: within(getattr(step, name)) for name in ("embeds_RD", "hidden_RD", "table_RB")}))
+
+
+def test_the_comparison_notices_a_bit() -> None:
+    step = make_step(17, 64, torch.bfloat16, 5)
+    want = step.to("cpu", torch.float64)
+    row = int((step.state.phase_B[:-2] > 0).nonzero()[0])
+    step.state.feedback_BD.view(torch.int16)[row, 63] ^= 1
+    with pytest.raises(AssertionError):
+        check_readable(step.state, want.state)
