@@ -53,6 +53,8 @@ async def test_a_prompt_with_too_few_places_is_left_to_the_renderer(engine, trac
     await prompts.of(request, renderer)
     with pytest.raises(AssertionError, match="Failed to apply prompt replacement"):
         await prompts.of(replace(request, prompt_ids=(5, 6)), renderer)
+    with pytest.raises(GenerationFailed, match="could not be put into its prompt"):
+        await answer(engine, replace(request, prompt_ids=(5, 6)))
     assert await engine.reset_prefix_cache()
 
 
