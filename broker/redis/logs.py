@@ -170,7 +170,7 @@ class Logs:
         Returns the job and its idempotency key. Not if the response has moved on from ``epoch``, where one is given,
         or has ended: then it returns ``None``.
         """
-        described = await self._run("describe", response_id)
+        described = await self._run("describe", response_id, self._ttl_ms)
         if described is None:
             return None
         job, now_epoch = decode_job(described[0]), int(described[2])

@@ -11,11 +11,12 @@ from broker.redis.broker import RedisBroker
 from broker.redis.keys import Keys
 from broker.redis.scripts import COMMON, script
 from broker.settings import BrokerSettings
+from contracts.errors import BrokerUnavailable
 from contracts.jobs import Idempotency
 from tests.broker.every_kind import ABANDONED_EVERY, many_requests
 from tests.broker.redis_brokers import client_of, settings
 from tests.broker.redis_server import RedisServer
-from tests.broker.samples import job, read, types
+from tests.broker.samples import done, job, read, types
 from tests.broker.simulated_time import READ_CLOCK, SimulatedTime
 from tests.servers import ROOT
 
@@ -133,6 +134,28 @@ async def test_a_time_to_live_that_a_script_forgets_is_found(
     async with aclosing(RedisBroker(settings(redis_server))) as other:
         await time.pass_by(2 * HOUR_S, other, f"{of.key_prefix}:*")
         assert {left_s for _, left_s in (await keys_of(other, of)).values()} == {FOR_EVER_S}
+
+
+async def test_an_ending_that_dies_half_way_leaves_no_key(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a response whose gateway died before it was visible: its first event is there, its end never comes."""
+
+    async def dies(*_: object) -> None:
+        raise BrokerUnavailable("dead")
+
+    time, of = SimulatedTime(monkeypatch), settings(redis_server)
+    async with aclosing(RedisBroker(of)) as broker:
+        await broker._logs.create(job("resp_a"), "")
+        monkeypatch.setattr(broker._logs, "append", dies)
+        with pytest.raises(BrokerUnavailable):
+            await broker._logs.end("resp_a", lambda of, *_: done(of))
+        found = {name: left_s for name, (_, left_s) in (await keys_of(broker, of)).items() if "resp_a" in name}
+        assert set(found) == set(broker._keys.response("resp_a"))
+        assert min(found.values()) > 0
+    async with aclosing(RedisBroker(settings(redis_server))) as other:
+        await time.pass_by(2 * HOUR_S, other, f"{of.key_prefix}:*")
+        assert await keys_of(other, of) == {}
 
 
 def test_no_script_reads_another_clock() -> None:
