@@ -23,6 +23,7 @@ from tests.servers import ROOT
 NUM_REQUESTS, FEW_REQUESTS = 1000, 60
 HOUR_S, MINUTE_S = 3600, 60
 STEP_S = 10  # of simulated time, with a sweep after each, where a real process sweeps once a second
+STILL_KEPT_S = 14 * 60  # a minute less than it is kept, for the real time that passes beside it
 KEPT_S = 17 * 60  # after which no finished response is kept, nor the picture of one that never was
 FOR_EVER_S = -0.001  # in ms it is what PTTL says of a key without a time to live
 GONE = (-2, 0)  # what PTTL says of a key that is not there, or is about to go
@@ -101,6 +102,8 @@ async def test_of_a_thousand_requests_no_key_is_left_after_an_hour(
             await gateway._sweeper.sweep()
             if now_s == MINUTE_S:  # and with these all requests have ended
                 assert {types(await read(gateway, response_id))[-1] for response_id in UNSERVED} == {"failed"}
+            if now_s == STILL_KEPT_S:
+                await require_kept(gateway)
             if now_s == KEPT_S:
                 left = Counter(pattern_of(name) for name in await keys_of(gateway, of))
                 assert not left.keys() & {"ilvr:1:{resp_…}:state", "ilvr:1:{resp_…}:events", "ilvr:1:{img_…}:file"}
@@ -110,6 +113,17 @@ async def test_of_a_thousand_requests_no_key_is_left_after_an_hour(
     async with aclosing(RedisBroker(settings(redis_server))) as other:
         await time.pass_by(HOUR_S, other, pattern)
         assert await keys_of(other, of) == {}
+
+
+async def require_kept(gateway: RedisBroker) -> None:
+    """What has ended can be read, and the same request finds it."""
+    for response_id, owner, key, end in (
+        ("resp_15", "owner-1", "key-7", "completed"),
+        (UNSERVED[0], "", UNSERVED[0], "failed"),
+    ):
+        assert types(await gateway.events(response_id))[-1] == end
+        again = job("resp_again", owner=owner)
+        assert await gateway.submit(again, idempotency=Idempotency(key=key, body_sha256="x")) == response_id
 
 
 FORGOTTEN = [
