@@ -23,13 +23,15 @@ class Admission:
         num_ahead, waiting_bytes = self._dispatch.num_ahead, self._dispatch.num_bytes
         if num_ahead < 0:
             return  # a runner has room for it
-        num_reserved = 0 if self._dispatch.has_any_of(owner) else self._limits.num_reserved
-        if num_ahead >= self._limits.max_waiting + num_reserved:
+        limits, max_waiting, max_bytes = self._limits, self._limits.max_waiting, self._limits.max_waiting_bytes
+        if not self._dispatch.has_any_of(owner):
+            max_waiting, max_bytes = max_waiting + limits.num_reserved, max_bytes + limits.reserved_bytes
+        if num_ahead >= max_waiting:
             self._refuse(f"{num_ahead} requests are waiting, which is as many as the queue admits.")
-        if waiting_bytes + num_bytes > self._limits.max_waiting_bytes:
+        if waiting_bytes + num_bytes > max_bytes:
             self._refuse(
                 f"Requests of {waiting_bytes / MIB:.1f} MiB are waiting, and with this one there would be more than "
-                f"the {self._limits.max_waiting_bytes / MIB:.1f} MiB that the queue admits."
+                f"the {max_bytes / MIB:.1f} MiB that the queue admits."
             )
 
     def check_owner(self, owner: str, max_open: int | None) -> None:

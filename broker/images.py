@@ -31,20 +31,17 @@ class ImageStore:
             self._owners[image_id].add(owner)
             self._touch(image_id)
             return
-        evicted, free = [], self._limits.max_image_bytes - self.num_bytes
-        for other_id, other in self._images.items():
-            if free >= len(image.data):
-                break
-            if other_id not in self._num_pins:
-                evicted.append(other_id)
-                free += len(other.data)
-        if free < len(image.data):
+        size, most = len(image.data), self._limits.max_image_bytes
+        evicted = self._in_its_way(size, most)
+        if evicted is None and not any(owner in self._owners[pinned_id] for pinned_id in self._num_pins):
+            evicted = self._in_its_way(size, most + self._limits.reserved_image_bytes)
+        if evicted is None:
             raise Overloaded("The image store is full of images that are being worked on. Try again shortly.")
         for other_id in evicted:
             self._drop(other_id)
         self._images[image_id] = image
         self._owners[image_id] = {owner}
-        self.num_bytes += len(image.data)
+        self.num_bytes += size
         self._touch(image_id)
 
     def get(self, image_id: str, owner: str | None = None) -> StoredImage:
@@ -81,6 +78,17 @@ class ImageStore:
                 expired.append(image_id)
         for image_id in expired:
             self._drop(image_id)
+
+    def _in_its_way(self, size: int, most: int) -> list[str] | None:
+        """What has to go before so many bytes fit; ``None`` if pinned files leave no place for them."""
+        found, free = [], most - self.num_bytes
+        for other_id, other in self._images.items():
+            if free >= size:
+                break
+            if other_id not in self._num_pins:
+                found.append(other_id)
+                free += len(other.data)
+        return found if free >= size else None
 
     def _touch(self, image_id: str) -> None:
         self._images.move_to_end(image_id)

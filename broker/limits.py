@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 MIB = 1 << 20
+RESERVED_PART = 8  # an eighth as much more is for owners of whom there is nothing yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,9 +14,11 @@ class BrokerLimits:
     """Jobs admitted beyond those a runner has room for. Then ``num_reserved`` more, of owners with none waiting."""
 
     max_waiting_bytes: int = 128 * MIB
-    """Questions and images of those jobs."""
+    """Questions and images of those jobs. Then ``reserved_bytes`` more, of owners with none waiting."""
 
     max_image_bytes: int = 256 * MIB
+    """All stored images. Then ``reserved_image_bytes`` more, of owners whose images no open job has."""
+
     image_ttl_s: float = 15 * 60
     """Counted from the last use of an image; those of open jobs stay."""
 
@@ -40,4 +43,15 @@ class BrokerLimits:
     def num_reserved(self) -> int:
         """Places in the queue beyond ``max_waiting``, each for the first waiting job of an owner: who fills the queue
         does not shut out the others."""
-        return max(1, self.max_waiting // 8) if self.max_waiting else 0
+        return max(1, self.max_waiting // RESERVED_PART) if self.max_waiting else 0
+
+    @property
+    def reserved_bytes(self) -> int:
+        """As ``num_reserved``, beyond ``max_waiting_bytes``."""
+        return self.max_waiting_bytes // RESERVED_PART
+
+    @property
+    def reserved_image_bytes(self) -> int:
+        """Beyond ``max_image_bytes``, for owners of whom no image is pinned: whose open jobs fill the store does not
+        shut out the others."""
+        return self.max_image_bytes // RESERVED_PART

@@ -39,11 +39,21 @@ class BrokerSettings(BaseSettings):
     )
     key_prefix: str = Field(default="ilvr", pattern=r"^[A-Za-z0-9_.-]+$", description="Of every key in Redis.")
 
-    max_waiting: int = Field(default=DEFAULTS.max_waiting, ge=0, description="Jobs beyond those runners have room for.")
-    max_waiting_bytes: int = Field(
-        default=DEFAULTS.max_waiting_bytes, ge=0, description="Questions and images of those jobs."
+    max_waiting: int = Field(
+        default=DEFAULTS.max_waiting,
+        ge=0,
+        description="Jobs beyond those runners have room for; an eighth more are for keys of which none waits.",
     )
-    max_image_bytes: int = Field(default=DEFAULTS.max_image_bytes, ge=0, description="All stored images together.")
+    max_waiting_bytes: int = Field(
+        default=DEFAULTS.max_waiting_bytes,
+        ge=0,
+        description="Questions and images of those jobs; an eighth more is for keys of which none waits.",
+    )
+    max_image_bytes: int = Field(
+        default=DEFAULTS.max_image_bytes,
+        ge=0,
+        description="All stored images together; an eighth more is for keys of which no open job has one.",
+    )
     image_ttl_s: float = Field(default=DEFAULTS.image_ttl_s, gt=0, description="From the last use of an image.")
     keep_finished_s: float = Field(
         default=DEFAULTS.keep_finished_s, gt=0, description="How long a finished response can be read."

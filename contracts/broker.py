@@ -12,6 +12,8 @@ from msgspec import Struct
 from contracts.events import Event
 from contracts.jobs import Idempotency, ImageRef, Job, Lease, RateLimit, StoredImage
 
+SAY_AGAIN_S = 5.0  # how often a reader says anew what is read at it
+
 
 class RunnerStatus(Struct, frozen=True, kw_only=True):
     """What a runner says of itself about once a second; it is forgotten when it has been silent for a few.
@@ -127,14 +129,16 @@ class Broker(Protocol):
     async def note_reading(self, response_ids: Sequence[str], *, reader: str, for_s: float) -> None:
         """This reader, a gateway, says that somebody reads these responses from now for so long.
 
-        It replaces what the same reader said of them before. Unknown ids are passed over.
+        It replaces what the same reader said of them before. Unknown ids are passed over. A reader says it again every
+        ``SAY_AGAIN_S``, and sooner if it was not heard.
         """
         ...
 
     async def cancel_unread(self, response_id: str, *, reader: str) -> float:
         """``cancel``, unless by the word of another reader somebody reads it.
 
-        Returns for how many seconds still by that word; 0 if it was cancelled or has ended. Raises
+        Returns for how many seconds still by that word; 0 if it was cancelled or has ended. Where readers could not be
+        heard lately, it returns how much time they are given yet to say their word again. Raises
         ``ResponseNotFound``.
         """
         ...

@@ -9,14 +9,14 @@ from contextlib import suppress
 
 from starlette.types import Message
 
-from contracts.broker import Broker
+from contracts.broker import SAY_AGAIN_S, Broker
 from contracts.errors import BrokerUnavailable, ResponseNotFound
 from contracts.jobs import Job
 
 log = logging.getLogger(__name__)
 
 # A gateway says so often which responses are read at it, and is believed for so long: one that died is soon forgotten.
-TELL_EVERY_S = 5.0
+TELL_EVERY_S = SAY_AGAIN_S
 BELIEVED_S = 3 * TELL_EVERY_S
 ASK_AGAIN_S = 1.0  # after the broker could not be reached
 
@@ -43,6 +43,7 @@ class Readers:
         self._untold: set[str] = set()
         self._wake_up = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
+        self._is_heard = True
 
     def join(self, job: Job) -> None:
         if job.background:
@@ -97,7 +98,8 @@ class Readers:
                 del self._expiring[response_id]
 
     async def _keep_telling(self) -> None:
-        """Of a new reader at once, for it may have come from another gateway; of all once in a while."""
+        """Of a new reader at once, for it may have come from another gateway; of all once in a while, and soon after
+        it was not heard, before others take what is read here for unread."""
         loop = asyncio.get_running_loop()
         due_at = loop.time() + TELL_EVERY_S
         while True:
@@ -109,10 +111,22 @@ class Readers:
                 due_at = loop.time() + TELL_EVERY_S
                 self._untold.update(self._num_reading)
             untold, self._untold = self._untold, set()
-            await self._tell(untold, for_s=BELIEVED_S)
+            if untold and not await self._tell(untold, for_s=BELIEVED_S):
+                due_at = min(due_at, loop.time() + ASK_AGAIN_S)
 
-    async def _tell(self, response_ids: Iterable[str], *, for_s: float) -> None:
+    async def _tell(self, response_ids: Iterable[str], *, for_s: float) -> bool:
+        """Whether it was heard. The log says once that nobody hears, until somebody does."""
         try:
             await self._broker.note_reading(list(response_ids), reader=self._name, for_s=for_s)
-        except BrokerUnavailable as error:  # all are told of again in a while
-            log.warning("the broker does not hear who reads: %s", error)
+        except BrokerUnavailable as error:
+            if self._is_heard:
+                log.warning("the broker does not hear who reads, and is told again until it does: %s", error)
+        except Exception:
+            # A defect, and no reason to fall silent: all that is read here would be cancelled.
+            if self._is_heard:
+                log.exception("the broker was not told who reads; this is tried again")
+        else:
+            self._is_heard = True
+            return True
+        self._is_heard = False
+        return False

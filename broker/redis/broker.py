@@ -19,7 +19,7 @@ from broker.redis.submission import Submission
 from broker.redis.sweeper import Sweeper
 from broker.redis.wakeups import POLL_S, Told, Wakeups
 from broker.settings import BrokerSettings
-from contracts.broker import BrokerClosed, LeaseLost, RunnerStatus
+from contracts.broker import SAY_AGAIN_S, BrokerClosed, LeaseLost, RunnerStatus
 from contracts.errors import BrokerUnavailable, NotReady
 from contracts.events import Event
 from contracts.jobs import Idempotency, ImageRef, Job, Lease, RateLimit, StoredImage
@@ -27,6 +27,7 @@ from contracts.jobs import Idempotency, ImageRef, Job, Lease, RateLimit, StoredI
 log = logging.getLogger(__name__)
 
 CLOSE_S = 3.0
+UNHEARD_S = 2 * SAY_AGAIN_S  # after an outage: a word in time, and another one should that be lost
 NOTED_AT_ONCE = 16  # one after the other, the last of many readers would be heard of after its grace
 
 
@@ -121,6 +122,10 @@ class RedisBroker:
             await asyncio.gather(*(self._logs.note_reading(one, reader, for_s) for one in noted))
 
     async def cancel_unread(self, response_id: str, *, reader: str) -> float:
+        # While Redis is away words run out and nobody can say them again; that is no reason to end what is read.
+        unheard_s = UNHEARD_S - self._link.good_for_s
+        if unheard_s > 0:
+            return unheard_s
         asked = await self._logs.cancel_unread(response_id, reader)
         await self._pass_on(response_id, asked)
         return asked.read_for_s

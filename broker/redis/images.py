@@ -37,9 +37,10 @@ class Images:
 
     async def put(self, image: StoredImage, owner: str) -> None:
         """Raises ``Overloaded``."""
-        size, most = len(image.data), self._limits.max_image_bytes
+        limits, token = self._limits, secrets.token_hex(8)
+        bounds = (limits.max_image_bytes, limits.reserved_image_bytes)
         answer = await self._run(
-            "image_reserve", image.ref.id, size, owner, secrets.token_hex(8), encode_ref(image.ref), most
+            "image_reserve", image.ref.id, len(image.data), owner, token, encode_ref(image.ref), *bounds
         )
         status, token, dropped = answer
         await self._remove(dropped)

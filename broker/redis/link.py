@@ -66,10 +66,19 @@ class Link:
             options["password"] = settings.redis_password.get_secret_value()
         self._servers = open_servers(settings.redis_url, is_cluster=settings.redis_cluster, wait_s=ANSWER_S, **options)
         self._down_since: float | None = None
+        self._failed_at = -math.inf
         self._refused: set[str] = set()  # scripts, in this outage
 
-    async def run(self, name: str, keys: Sequence[str], *args: Argument, alone: bool = False) -> Any:
+    @property
+    def good_for_s(self) -> float:
+        """How long ago a call last found that Redis was away. Sweeps call once a second, so an outage is noticed."""
+        return time.monotonic() - self._failed_at
+
+    async def run(
+        self, name: str, keys: Sequence[str], *args: Argument, alone: bool = False, once: bool = False
+    ) -> Any:
         """The answer of a script. ``alone``: what goes or comes may be large, and nothing small should wait behind it.
+        ``once``: it is not repeated, since what it does may be wrong after an outage.
 
         Raises ``BrokerUnavailable``.
         """
@@ -88,7 +97,7 @@ class Link:
                 self._note_down(name, error)
                 # When it has been away for so long, a caller does not have to wait for the same news again.
                 has_been_away = time.monotonic() - (self._down_since or math.inf) > RETRY_S
-                if has_been_away or time.monotonic() + pause_s > give_up_at:
+                if once or has_been_away or time.monotonic() + pause_s > give_up_at:
                     raise BrokerUnavailable("The broker cannot be reached. Try again shortly.") from error
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
@@ -106,6 +115,7 @@ class Link:
     def _note_down(self, name: str, error: BaseException) -> None:
         if isinstance(error, ResponseError):
             self._refused.add(name)
+        self._failed_at = time.monotonic()
         if self._down_since is None:
             self._down_since = time.monotonic()
             log.warning("Redis cannot be reached (%s); trying again until it can", _reason(error))

@@ -170,7 +170,7 @@ class Logs:
         Returns the job and its idempotency key. Not if the response has moved on from ``epoch``, where one is given,
         or has ended: then it returns ``None``.
         """
-        described = await self._run("describe", response_id)
+        described = await self._run("describe", response_id, self._ttl_ms)
         if described is None:
             return None
         job, now_epoch = decode_job(described[0]), int(described[2])
@@ -199,10 +199,11 @@ class Logs:
             await self._link.run("note_reading", keys, reader, int(for_s * 1000))
 
     async def cancel_unread(self, response_id: str, reader: str) -> Asked:
-        """Raises ``ResponseNotFound``."""
+        """In one try: after an outage words may have run out. Raises ``ResponseNotFound``."""
         if not is_key_part(response_id):
             raise not_found(response_id)
-        return _asked(response_id, await self._link.run("cancel_unread", self._keys.readers(response_id), reader))
+        answer = await self._link.run("cancel_unread", self._keys.readers(response_id), reader, once=True)
+        return _asked(response_id, answer)
 
     async def job(self, response_id: str) -> Job:
         """Raises ``ResponseNotFound``."""

@@ -79,6 +79,7 @@ class Queue:
             limits.max_waiting,
             limits.num_reserved,
             limits.max_waiting_bytes,
+            limits.reserved_bytes,
             int(AFFINITY_S * MS),
             self._reserved_ms,
             *dict.fromkeys(image.id for image in job.images),
@@ -93,7 +94,13 @@ class Queue:
         """Raises ``Overloaded``."""
         limits = self._limits
         answer = await self._run(
-            "check_room", owner, num_bytes, limits.max_waiting, limits.num_reserved, limits.max_waiting_bytes
+            "check_room",
+            owner,
+            num_bytes,
+            limits.max_waiting,
+            limits.num_reserved,
+            limits.max_waiting_bytes,
+            limits.reserved_bytes,
         )
         if answer is not None:
             raise self._overloaded(answer)
@@ -168,13 +175,13 @@ class Queue:
         ]
 
     def _overloaded(self, answer: Any) -> Overloaded:
-        reason, num_waiting, num_ahead, waiting_bytes, num_ended, span_ms = answer
+        reason, num_waiting, num_ahead, waiting_bytes, max_bytes, num_ended, span_ms = answer
         if reason == b"full":
             message = f"{num_ahead} requests are waiting, which is as many as the queue admits."
         else:
             message = (
                 f"Requests of {waiting_bytes / MIB:.1f} MiB are waiting, and with this one there would be more than "
-                f"the {self._limits.max_waiting_bytes / MIB:.1f} MiB that the queue admits."
+                f"the {max_bytes / MIB:.1f} MiB that the queue admits."
             )
         return Overloaded(message, retry_after_s=retry_after_s(num_waiting, num_ended, span_ms / MS))
 

@@ -49,8 +49,6 @@ class AdmissionContract(ContractBase):
         for index in range(100):
             with pytest.raises(Overloaded):
                 await broker.submit(job(f"resp_over{index}", owner="many"))
-        with pytest.raises(Overloaded):
-            await broker.submit(job("resp_big", owner="few", question="x" * 1000))  # the bound on bytes is for all
         await broker.submit(job("resp_few", owner="few"))
         with pytest.raises(Overloaded):
             await broker.submit(job("resp_few2", owner="few"))
@@ -60,6 +58,27 @@ class AdmissionContract(ContractBase):
         taken = [lease.job.response_id for lease in await take_all(broker, "r1", 4)]
         assert {"resp_few", "resp_other"} < set(taken)
         await broker.submit(job("resp_third", owner="third"))
+        await broker.aclose()
+
+    async def test_who_fills_the_queue_with_bytes_does_not_shut_out_others(self, make_broker: MakeBroker) -> None:
+        """Nor can the others fill it further than by an eighth."""
+        broker = await make_broker(BrokerLimits(max_waiting=100, max_waiting_bytes=800))
+        for index in range(2):
+            await broker.submit(job(f"resp_{index}", owner="many", question="x" * 400))
+        with pytest.raises(Overloaded):
+            await broker.submit(job("resp_over", owner="many", question="x"))
+        with pytest.raises(Overloaded):
+            await broker.submit(job("resp_big", owner="few", question="x" * 101))
+        await broker.check_room(100, owner="few")
+        await broker.submit(job("resp_few", owner="few", question="x" * 60))
+        with pytest.raises(Overloaded):
+            await broker.submit(job("resp_few2", owner="few", question="x"))
+        await broker.submit(job("resp_other", owner="other", question="x" * 40))
+        with pytest.raises(Overloaded):
+            await broker.check_room(1, owner="third")  # a hundred bytes are kept, and they are taken
+        taken = [lease.job.response_id for lease in await take_all(broker, "r1", 4)]
+        assert {"resp_few", "resp_other"} < set(taken)
+        await broker.check_room(800, owner="many")
         await broker.aclose()
 
     async def test_too_many_waiting_bytes_are_refused(self, make_broker: MakeBroker) -> None:

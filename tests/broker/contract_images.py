@@ -93,6 +93,29 @@ class ImagesContract(ContractBase):
             await broker.get_image(pinned.ref.id)
         await broker.aclose()
 
+    async def test_whose_open_jobs_fill_the_store_does_not_shut_out_others(self, make_broker: MakeBroker) -> None:
+        broker = await make_broker(BrokerLimits(max_image_bytes=80, max_waiting=100))
+        full, more, first, second, third = (image(bytes([n]) * size) for n, size in enumerate((80, 1, 6, 4, 5)))
+        await broker.put_image(full, owner="many")
+        await broker.submit(job("resp_full", owner="many", images=(full.ref,)))
+        with pytest.raises(Overloaded):
+            await broker.put_image(more, owner="many")
+        with pytest.raises(Overloaded):
+            await broker.put_image(image(b"b" * 11), owner="few")  # ten bytes are kept
+        await broker.put_image(first, owner="few")
+        await broker.submit(job("resp_few", owner="few", images=(first.ref,)))
+        with pytest.raises(Overloaded):
+            await broker.put_image(second, owner="few")  # of whom one is worked on by now
+        await broker.put_image(second, owner="other")
+        await broker.submit(job("resp_other", owner="other", images=(second.ref,)))
+        with pytest.raises(Overloaded):
+            await broker.put_image(third, owner="third")
+        await broker.cancel("resp_few")
+        await broker.put_image(third, owner="third")
+        for kept in (full, second, third):
+            assert await broker.get_image(kept.ref.id) == kept
+        await broker.aclose()
+
     async def test_one_image_takes_the_place_of_thousands(self, make_broker: MakeBroker) -> None:
         num_small = 5000  # more than Lua's stack holds
         broker = await make_broker(BrokerLimits(max_image_bytes=4 * num_small))

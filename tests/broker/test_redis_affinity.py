@@ -33,6 +33,21 @@ async def test_another_runner_takes_it_only_where_that_is_off(
         await asyncio.wait([other])
 
 
+async def test_the_preference_lapses(redis_server: RedisServer) -> None:
+    """The runner that has seen the picture has room, and takes nothing more."""
+    picture = image(b"seen")
+    async with aclosing(RedisBroker(settings(redis_server, redis_affinity_s=0.4))) as broker:
+        await broker.put_image(picture)
+        await broker.submit(job("resp_a", images=(picture.ref,)))
+        await broker.take("knows", room=2)
+        other = asyncio.create_task(broker.take("other", room=1))
+        began_at = asyncio.get_running_loop().time()
+        await broker.submit(job("resp_b", images=(picture.ref,)))
+        (lease,) = await asyncio.wait_for(other, 2.0)
+        assert asyncio.get_running_loop().time() - began_at > 0.3
+        assert lease.job.response_id == "resp_b"
+
+
 async def test_what_is_kept_for_a_runner_that_stops_is_anybodys_at_once(redis_server: RedisServer) -> None:
     broker = RedisBroker(settings(redis_server, redis_affinity_s=10.0))
     picture = image(b"seen")

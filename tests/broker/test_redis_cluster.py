@@ -27,11 +27,11 @@ class OneSlotLink(Link):
 
     seen: ClassVar[dict[str, set[int]]] = {}
 
-    async def run(self, name: str, keys: Sequence[str], *args: Argument, alone: bool = False) -> Any:
+    async def run(self, name: str, keys: Sequence[str], *args: Argument, **how: bool) -> Any:
         slots = {key_slot(key.encode()) for key in keys}
         assert len(slots) == 1, (name, keys)
         self.seen.setdefault(name, set()).update(slots)
-        return await super().run(name, keys, *args, alone=alone)
+        return await super().run(name, keys, *args, **how)
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,19 @@ from broker.redis.broker import RedisBroker
 from broker.redis.keys import Keys
 from broker.redis.scripts import COMMON, script
 from broker.settings import BrokerSettings
+from contracts.errors import BrokerUnavailable
 from contracts.jobs import Idempotency
 from tests.broker.every_kind import ABANDONED_EVERY, many_requests
 from tests.broker.redis_brokers import client_of, settings
 from tests.broker.redis_server import RedisServer
-from tests.broker.samples import job, read, types
+from tests.broker.samples import done, job, read, types
 from tests.broker.simulated_time import READ_CLOCK, SimulatedTime
 from tests.servers import ROOT
 
 NUM_REQUESTS, FEW_REQUESTS = 1000, 60
 HOUR_S, MINUTE_S = 3600, 60
 STEP_S = 10  # of simulated time, with a sweep after each, where a real process sweeps once a second
+STILL_KEPT_S = 14 * 60  # a minute less than it is kept, for the real time that passes beside it
 KEPT_S = 17 * 60  # after which no finished response is kept, nor the picture of one that never was
 FOR_EVER_S = -0.001  # in ms it is what PTTL says of a key without a time to live
 GONE = (-2, 0)  # what PTTL says of a key that is not there, or is about to go
@@ -100,6 +102,8 @@ async def test_of_a_thousand_requests_no_key_is_left_after_an_hour(
             await gateway._sweeper.sweep()
             if now_s == MINUTE_S:  # and with these all requests have ended
                 assert {types(await read(gateway, response_id))[-1] for response_id in UNSERVED} == {"failed"}
+            if now_s == STILL_KEPT_S:
+                await require_kept(gateway)
             if now_s == KEPT_S:
                 left = Counter(pattern_of(name) for name in await keys_of(gateway, of))
                 assert not left.keys() & {"ilvr:1:{resp_…}:state", "ilvr:1:{resp_…}:events", "ilvr:1:{img_…}:file"}
@@ -109,6 +113,17 @@ async def test_of_a_thousand_requests_no_key_is_left_after_an_hour(
     async with aclosing(RedisBroker(settings(redis_server))) as other:
         await time.pass_by(HOUR_S, other, pattern)
         assert await keys_of(other, of) == {}
+
+
+async def require_kept(gateway: RedisBroker) -> None:
+    """What has ended can be read, and the same request finds it."""
+    for response_id, owner, key, end in (
+        ("resp_15", "owner-1", "key-7", "completed"),
+        (UNSERVED[0], "", UNSERVED[0], "failed"),
+    ):
+        assert types(await gateway.events(response_id))[-1] == end
+        again = job("resp_again", owner=owner)
+        assert await gateway.submit(again, idempotency=Idempotency(key=key, body_sha256="x")) == response_id
 
 
 FORGOTTEN = [
@@ -133,6 +148,28 @@ async def test_a_time_to_live_that_a_script_forgets_is_found(
     async with aclosing(RedisBroker(settings(redis_server))) as other:
         await time.pass_by(2 * HOUR_S, other, f"{of.key_prefix}:*")
         assert {left_s for _, left_s in (await keys_of(other, of)).values()} == {FOR_EVER_S}
+
+
+async def test_an_ending_that_dies_half_way_leaves_no_key(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a response whose gateway died before it was visible: its first event is there, its end never comes."""
+
+    async def dies(*_: object) -> None:
+        raise BrokerUnavailable("dead")
+
+    time, of = SimulatedTime(monkeypatch), settings(redis_server)
+    async with aclosing(RedisBroker(of)) as broker:
+        await broker._logs.create(job("resp_a"), "")
+        monkeypatch.setattr(broker._logs, "append", dies)
+        with pytest.raises(BrokerUnavailable):
+            await broker._logs.end("resp_a", lambda of, *_: done(of))
+        found = {name: left_s for name, (_, left_s) in (await keys_of(broker, of)).items() if "resp_a" in name}
+        assert set(found) == set(broker._keys.response("resp_a"))
+        assert min(found.values()) > 0
+    async with aclosing(RedisBroker(settings(redis_server))) as other:
+        await time.pass_by(2 * HOUR_S, other, f"{of.key_prefix}:*")
+        assert await keys_of(other, of) == {}
 
 
 def test_no_script_reads_another_clock() -> None:

@@ -1,5 +1,6 @@
 -- One more job, or a refusal. ARGV: ttl, id, owner, bytes, max_open or '', deadline in ms or '', max_waiting,
--- num_reserved, max_waiting_bytes, for how many ms a runner's images count, for how many ms a job is reserved, images...
+-- num_reserved, max_waiting_bytes, reserved_bytes, for how many ms a runner's images count, for how many ms a job is
+-- reserved, images...
 -- Returns `ok`, jobs ahead, position; or `owner` and how many are open; or as refusal says.
 local id, owner, num_bytes = ARGV[2], ARGV[3], tonumber(ARGV[4])
 local record = record_of(id)
@@ -10,14 +11,14 @@ local num_open = tonumber(redis.call('HGET', key.open_of, owner) or 0)
 if ARGV[5] ~= '' and num_open >= tonumber(ARGV[5]) then
   return {'owner', num_open}
 end
-local refused = refusal(owner, num_bytes, ARGV[7], ARGV[8], ARGV[9])
+local refused = refusal(owner, num_bytes, ARGV[7], ARGV[8], ARGV[9], ARGV[10])
 if refused then
   return refused
 end
 
 local now, room = now_ms(), total_room()
 record = {o = owner, b = num_bytes, q = now, ep = 0, im = {}}
-for index = 12, #ARGV do
+for index = 13, #ARGV do
   record.im[#record.im + 1] = ARGV[index]
 end
 -- Owners take turns: each job of an owner goes into the turn after the one of his job before.
@@ -35,7 +36,7 @@ end
 -- A runner that had its images lately has the first right to it for a moment, if there is room that no other job has
 -- a right to.
 if #record.im > 0 and room > 0 then
-  redis.call('ZREMRANGEBYSCORE', key.had, '-inf', now - ARGV[10])
+  redis.call('ZREMRANGEBYSCORE', key.had, '-inf', now - ARGV[11])
   local promised, reserved = {}, redis.call('HGETALL', key.reserved)
   for index = 1, #reserved, 2 do
     local until_ms, runner = string.match(reserved[index + 1], '^(%d+) (.*)$')
@@ -56,7 +57,7 @@ if #record.im > 0 and room > 0 then
     end
   end
   if best then
-    redis.call('HSET', key.reserved, id, string.format('%d ', now + ARGV[11]) .. best)
+    redis.call('HSET', key.reserved, id, string.format('%d ', now + ARGV[12]) .. best)
   end
 end
 touch_all()

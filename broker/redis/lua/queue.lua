@@ -122,16 +122,19 @@ local function total_room()
   return total
 end
 
--- Returns nil, or `full` or `bytes`, with what a refusal says: jobs and bytes that wait, ends lately and in how many ms.
--- Some places beyond max_waiting are for owners of whom nothing waits.
-local function refusal(owner, num_bytes, max_waiting, num_reserved, max_bytes)
+-- Returns nil, or `full` or `bytes`, with what a refusal says: jobs and bytes that wait, the most bytes, ends lately and
+-- in how many ms. Some places and bytes beyond the bounds are for owners of whom nothing waits.
+local function refusal(owner, num_bytes, max_waiting, num_reserved, max_bytes, reserved_bytes)
   local num_waiting, waiting_bytes = redis.call('ZCARD', key.waiting), load_number('bytes')
   local num_ahead = num_waiting - total_room()
   local has_any = redis.call('HEXISTS', key.waiting_of, owner) == 1
+  if not has_any then
+    max_waiting, max_bytes = max_waiting + num_reserved, max_bytes + reserved_bytes
+  end
   local reason
   if num_ahead < 0 then
     return nil
-  elseif num_ahead >= max_waiting + (has_any and 0 or num_reserved) then
+  elseif num_ahead >= tonumber(max_waiting) then
     reason = 'full'
   elseif waiting_bytes + num_bytes > tonumber(max_bytes) then
     reason = 'bytes'
@@ -147,7 +150,7 @@ local function refusal(owner, num_bytes, max_waiting, num_reserved, max_bytes)
       num_ended = num_ended + ends[index + 1]
     end
   end
-  return {reason, num_waiting, num_ahead, waiting_bytes, num_ended, first and now - first or 0}
+  return {reason, num_waiting, num_ahead, waiting_bytes, tonumber(max_bytes), num_ended, first and now - first or 0}
 end
 
 local function hear(runner)
