@@ -7,6 +7,7 @@ IlvrError
 │   ├── NotSupportedYet
 │   ├── PromptTooLong
 │   ├── BodyTooLarge
+│   ├── BodyTooSlow
 │   ├── ImageTooLarge
 │   ├── NotAnImage
 │   ├── ImageNotFound
@@ -75,6 +76,10 @@ class PromptTooLong(RequestError):
 
 class BodyTooLarge(RequestError):
     code = "body_too_large"
+
+
+class BodyTooSlow(RequestError):
+    code = "body_too_slow"
 
 
 class ImageTooLarge(RequestError):

@@ -48,7 +48,7 @@ def create_app(broker: Broker, settings: ServiceSettings, registry: CollectorReg
         app.include_router(routes.router)
     errors.install(app)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyLimitMiddleware, max_body_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(AuthenticationMiddleware, gateway=gateway, keys=open_keys(settings))
     app.add_middleware(ObserveMiddleware, gateway=gateway)
     app.add_middleware(RequestIdMiddleware)

@@ -37,7 +37,7 @@ class ReasonBody:
 
 
 async def read_reason_body(request: Request, max_images: int) -> ReasonBody:
-    """Raises ``MalformedBody``, ``InvalidRequest``, ``BodyTooLarge``."""
+    """Raises ``MalformedBody``, ``InvalidRequest``, ``BodyTooLarge``, ``BodyTooSlow``."""
     kind = media_type(request)
     if kind == "multipart/form-data":
         return await _read_form(request, max_images)

@@ -20,6 +20,7 @@ STATUS_BY_ERROR: Mapping[type[e.IlvrError], HTTPStatus] = {
     e.NotSupportedYet: HTTPStatus.UNPROCESSABLE_ENTITY,
     e.PromptTooLong: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     e.BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    e.BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
     e.ImageTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     e.NotAnImage: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     e.ImageNotFound: HTTPStatus.NOT_FOUND,
@@ -148,6 +149,8 @@ def _answer(
         retry_after_s = e.NotReady.default_retry_after_s
     if status == HTTPStatus.UNAUTHORIZED:
         answer.headers["WWW-Authenticate"] = 'Bearer realm="ilvr"'
+    if status == HTTPStatus.REQUEST_TIMEOUT:
+        answer.headers["Connection"] = "close"  # the rest of the body would hold it for as long as it likes
     if retry_after_s is not None:
         answer.headers["Retry-After"] = str(retry_after_s)
     if kind is not None and not kind.is_retryable:

@@ -4,6 +4,7 @@ Read by hand, because opening a file in an image library may already allocate it
 Of an animated file only the first frame counts.
 """
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"\x00\x00\x00\x00IEND\xae\x42\x60\x82"
 JPEG_END = b"\xff\xd9"
 JPEG_SOS = 0xDA
+# Before a marker there may be any number of them; skipped in C, for a file may be nothing else.
+JPEG_FILL = re.compile(rb"\xff+")
 # Start-of-frame markers: 0xC0 to 0xCF without the three that mean something else.
 JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # A real file has a few dozen segments (an ICC profile at most 255); this only bounds the walk through a crafted one.
@@ -55,8 +58,8 @@ def _png(data: bytes) -> tuple[int, int]:
 def _jpeg(data: bytes) -> tuple[int, int]:
     size, position = None, 2
     for _ in range(JPEG_MAX_SEGMENTS):
-        while data[position] == 0xFF and data[position + 1] == 0xFF:  # fill bytes
-            position += 1
+        if fill := JPEG_FILL.match(data, position):
+            position = fill.end() - 1  # the last one belongs to the marker
         if data[position] != 0xFF:
             raise NotAnImage("The image/jpeg file is damaged: a segment does not begin where the last one ends.")
         marker = data[position + 1]

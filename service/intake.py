@@ -10,7 +10,10 @@ from service.settings import ServiceSettings
 
 
 class Intake:
-    """Bounds the memory of uploads, however many come at once. The queue's own bounds are the broker's."""
+    """Bounds the memory of uploads, however many come at once. The queue's own bounds are the broker's.
+
+    How long one that comes slowly keeps its part is bounded by ``service.body_limit``.
+    """
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._max_body_bytes = settings.max_body_bytes

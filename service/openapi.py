@@ -44,6 +44,7 @@ ANSWER_OR_STREAM: Answers = {
     200: {"description": "The response object, or its events", "content": {**_json_of("Response"), **_STREAM_CONTENT}},
     400: _error("The body is no JSON object, or no form"),
     404: _error("No such model or stored image"),
+    408: _error("The body did not come in time"),
     413: _error("Body, image or prompt too large"),
     415: _error("Not an image"),
     422: _error("A field is wrong, unknown, or not supported yet"),
@@ -68,6 +69,7 @@ RESPONSE_OR_STREAM: Answers = {
 }
 STORED_IMAGE: Answers = {
     200: {"description": "Its id and size", "content": _json_of("ImageRef")},
+    408: _error("The file did not come in time"),
     413: _error("Too many bytes or pixels"),
     415: _error("Not an image"),
     429: _error("The image store is full of images in use, or the key's rate is reached; see `Retry-After`"),

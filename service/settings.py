@@ -43,6 +43,9 @@ class ServiceSettings(BaseSettings):
     write_timeout_s: float = Field(
         default=60.0, gt=0, description="A client that takes nothing of its answer for so long is dropped."
     )
+    body_timeout_s: float = Field(
+        default=60.0, gt=0, description="A request whose body is not all there after so long is refused."
+    )
     max_intake_bytes: int = Field(
         default=256 * MIB, ge=0, description="Bodies being read at once, by their Content-Length."
     )

@@ -1,5 +1,6 @@
 """``ilvr runner`` put together: an engine that takes jobs from the broker of a fleet, and pages for who watches it."""
 
+import logging
 import socket
 from collections.abc import Callable
 
@@ -18,6 +19,9 @@ from model_runner.attempt import Answering
 from model_runner.main import make_runner, start_engine
 from model_runner.metrics import RunnerMetrics
 from model_runner.settings import RunnerSettings
+from service.exposure import is_loopback
+
+log = logging.getLogger(__name__)
 
 
 def run_runner(settings: RunnerSettings, broker_settings: BrokerSettings, *, on_ready: Callable[[str], None]) -> int:
@@ -31,6 +35,12 @@ def run_runner(settings: RunnerSettings, broker_settings: BrokerSettings, *, on_
     """
     listener = bind(settings.metrics_host, settings.metrics_port, option="--metrics-port")
     with telemetry("runner") as registry:
+        if not is_loopback(settings.metrics_host):
+            log.warning(
+                "other machines can reach /metrics, /healthz and /readyz at %s (--metrics-host), which ask for no key: "
+                "keep that port within your own network",
+                settings.metrics_host or repr(settings.metrics_host),
+            )
         with signals_end_loading():
             tools = start_engine(settings)
         return uvloop.run(_run(settings, broker_settings, registry, tools, listener, on_ready))

@@ -42,7 +42,7 @@ class Chat:
 
 
 async def read_chat(request: Request, settings: ServiceSettings) -> Chat:
-    """Raises ``MalformedBody``, ``InvalidRequest``, ``BodyTooLarge``."""
+    """Raises ``MalformedBody``, ``InvalidRequest``, ``BodyTooLarge``, ``BodyTooSlow``."""
     check_json(request)
     asked = parse_chat(await request.body())
     _check_choices(asked)

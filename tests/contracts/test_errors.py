@@ -17,6 +17,7 @@ RETRYABLE_BY_CODE = {
     "not_supported_yet": False,
     "prompt_too_long": False,
     "body_too_large": False,
+    "body_too_slow": False,
     "image_too_large": False,
     "not_an_image": False,
     "image_not_found": False,

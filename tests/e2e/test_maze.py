@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,27 @@ def test_an_uploaded_picture_is_encoded_once_however_often_it_is_asked_about(maz
             body = {"question": question, "images": [{"type": "ref", "id": image["id"]}]}
             assert client.post("/v1/reason", json=body).json()["status"] == "completed"
         assert images_encoded(client) == before + 1
+
+
+def test_vllms_own_metrics_count_a_question(maze_server):
+    with maze_server.client() as client:
+        before = vllm_counts(client)
+        answer = client.post("/v1/reason", json={"question": QUESTION, "max_tokens": 24}).json()
+        generated = answer["usage"]["output_text_tokens"] + answer["usage"]["latent_steps"]
+        due_at = time.monotonic() + 5  # they are counted after the tokens of a step are on their way
+        while (grown := vllm_counts(client) - before)["vllm:request_success_total"] < 1 and time.monotonic() < due_at:
+            time.sleep(0.1)
+    assert grown == {"vllm:generation_tokens_total": generated, "vllm:request_success_total": 1}
+
+
+def vllm_counts(client):
+    """Summed over the labels: a request may end for any reason."""
+    counts = Counter()
+    for line in client.get("/metrics").text.splitlines():
+        name = line.partition("{")[0]
+        if name in ("vllm:generation_tokens_total", "vllm:request_success_total"):
+            counts[name] += float(line.split()[-1])
+    return counts
 
 
 def images_encoded(client):

@@ -80,10 +80,18 @@ class QuietServer(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+async def serving(
+    app: FastAPI, http: type[DroppableProtocol] = DroppableProtocol, keep_alive_s: int = 5
+) -> AsyncIterator[httpx.AsyncClient]:
     """On a socket: answers arrive as they are sent, and a client can leave."""
     config = uvicorn.Config(
-        app, port=0, log_config=None, ws="none", http=DroppableProtocol, timeout_graceful_shutdown=1
+        app,
+        port=0,
+        log_config=None,
+        ws="none",
+        http=http,
+        timeout_keep_alive=keep_alive_s,
+        timeout_graceful_shutdown=1,
     )
     server = QuietServer(config)
     task = asyncio.create_task(server.serve())

@@ -34,6 +34,7 @@ EXPECTED = {
     "not_supported_yet": (422, "invalid_request_error"),
     "prompt_too_long": (413, "invalid_request_error"),
     "body_too_large": (413, "invalid_request_error"),
+    "body_too_slow": (408, "invalid_request_error"),
     "image_too_large": (413, "invalid_request_error"),
     "not_an_image": (415, "invalid_request_error"),
     "image_not_found": (404, "invalid_request_error"),

@@ -10,6 +10,8 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from contracts.errors import NotAnImage
@@ -120,6 +122,49 @@ def test_a_crafted_file_is_read_or_refused_and_nothing_else(name: str) -> None:
 def test_what_is_no_picture(data: bytes) -> None:
     with pytest.raises(NotAnImage):
         read_header(data)
+
+
+def jpeg_segments(data: bytes) -> list[bytes]:
+    """From the first marker after the magic to the one that compressed data follows, which goes on to the end."""
+    found, position = [], 2
+    while data[position + 1] != 0xDA:
+        length = 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        found.append(data[position : position + length])
+        position += length
+    return [*found, data[position:]]
+
+
+@given(st.data())
+def test_fill_bytes_before_a_jpeg_marker_mean_nothing(drawn: st.DataObject) -> None:
+    name = drawn.draw(st.sampled_from(["jpeg", "jpeg-progressive", "jpeg-cmyk"]))
+    data = b"\xff\xd8"
+    for segment in jpeg_segments(KINDS[name][1]):
+        data += b"\xff" * drawn.draw(st.integers(0, 300)) + segment
+    assert read_header(data) == ImageHeader("image/jpeg", 13, 7)
+
+
+@pytest.mark.parametrize("num_bytes", [1, 2, 3, 4, 100])
+def test_fill_bytes_to_the_end_are_a_jpeg_that_is_cut_off(num_bytes: int) -> None:
+    first, *_ = jpeg_segments(KINDS["jpeg"][1])
+    for before in (b"\xff\xd8", b"\xff\xd8" + first):
+        with pytest.raises(NotAnImage, match=r"image/jpeg file is cut off"):
+            read_header(before + b"\xff" * num_bytes)
+
+
+def test_fill_bytes_are_not_looked_at_one_by_one() -> None:
+    """Ten million of them would hold all that this process does for a second."""
+
+    class Counted(bytes):
+        num_looks = 0
+
+        def __getitem__(self, place: Any) -> Any:
+            Counted.num_looks += 1
+            return super().__getitem__(place)
+
+    whole = KINDS["jpeg"][1]
+    filled = Counted(whole[:2] + b"\xff" * 100_000 + whole[2:])
+    assert read_header(filled) == ImageHeader("image/jpeg", 13, 7)
+    assert Counted.num_looks < 1000
 
 
 async def upload(client: httpx.AsyncClient, data: bytes, **headers: Any) -> httpx.Response:
