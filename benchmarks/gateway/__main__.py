@@ -200,8 +200,8 @@ def profile(streams: int, seconds: float) -> None:
         "# Where the time of a gateway process goes",
         "",
         f"{streams:,} streams at {EVENTS_PER_S:g} events/s for {seconds:g} s, as in `gateway.md`; {turn.events:,} "
-        "events were read. Functions by their own time, with that of starting and connecting. A profiler makes every call "
-        "dearer: shares count, and not times.",
+        "events were read. Functions by their own time, with that of starting and connecting. A profiler makes every "
+        "call dearer: shares count, and not times.",
         "",
         "```text",
         *(line.rstrip() for line in lines),
