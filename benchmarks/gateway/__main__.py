@@ -179,7 +179,7 @@ def report(turns: list[Turn], command: str) -> bool:
         f"with {last.streams:,} the core was {100 * last.core_share:.0f} % busy.",
         "",
         f"`{command}`, commit {found['commit']}. {found['processor']}, {found['cores']} cores. Cores that other work "
-        f"used just before: {found['load_at_start']}. Python {found['python']}.",
+        f"used just before: {found['cores_in_use']}. Python {found['python']}.",
         "",
     ]
     (REPORTS / "gateway.md").write_text("\n".join(text))

