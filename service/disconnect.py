@@ -43,7 +43,7 @@ class Readers:
         self._untold: set[str] = set()
         self._wake_up = asyncio.Event()
         self._telling: asyncio.Task[None] | None = None
-        self._is_heard = True
+        self._unheard_for: type[Exception] | None = None
 
     def join(self, job: Job) -> None:
         if job.background:
@@ -115,18 +115,22 @@ class Readers:
                 due_at = min(due_at, loop.time() + ASK_AGAIN_S)
 
     async def _tell(self, response_ids: Iterable[str], *, for_s: float) -> bool:
-        """Whether it was heard. The log says once that nobody hears, until somebody does."""
+        """Whether it was heard. The log says why not, once for each reason in turn, until it is."""
         try:
             await self._broker.note_reading(list(response_ids), reader=self._name, for_s=for_s)
         except BrokerUnavailable as error:
-            if self._is_heard:
+            if self._is_news(error):
                 log.warning("the broker does not hear who reads, and is told again until it does: %s", error)
-        except Exception:
+        except Exception as error:
             # A defect, and no reason to fall silent: all that is read here would be cancelled.
-            if self._is_heard:
+            if self._is_news(error):
                 log.exception("the broker was not told who reads; this is tried again")
         else:
-            self._is_heard = True
+            self._unheard_for = None
             return True
-        self._is_heard = False
         return False
+
+    def _is_news(self, error: Exception) -> bool:
+        """Whether the last word, if it was not heard, was so for another reason."""
+        before, self._unheard_for = self._unheard_for, type(error)
+        return before is not type(error)

@@ -151,5 +151,5 @@ def write(folder: Path, measured: dict[str, Any]) -> str:
 
 
 def all_met(measured: dict[str, Any]) -> bool:
-    """Of the models that were measured; those whose bars nobody has measured are said by what the page lacks."""
+    """Of the models that were measured."""
     return all(bar.is_met for name, one in measured.items() for bar in _bars(name, one["found"]))

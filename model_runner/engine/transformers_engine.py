@@ -6,13 +6,13 @@ nothing is clever, and so it is what the tests and the evaluation compare the se
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, cast
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, Qwen2_5_VLForConditionalGeneration
+from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.generation.logits_process import (
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
@@ -29,6 +29,7 @@ from model_runner.ablation.samples import donor_requests
 from model_runner.checkpoint import Checkpoint
 from model_runner.engine.base import EngineRequest, EngineStats, PromptInfo, SamplingSettings, StopReason, TokenDelta
 from model_runner.engine.in_thread import in_thread
+from model_runner.engine.plain_sequence import Feed, PlainSequence
 from model_runner.generation import GenerationDefaults
 from model_runner.image_processor import load_image_processor
 from model_runner.settings import LatentAblation, RunnerSettings
@@ -149,7 +150,7 @@ class TransformersEngine:
             num_cached_tokens=0,
             queue_ms=queue_ms,
         )
-        sequence = _Sequence(self._model, spec, self._fed_by(row))
+        sequence = PlainSequence(self._model, spec, self._fed_by(row))
         self._latents = sequence.latents
         hidden = sequence.read_prompt(ids, images)
         generator = torch.Generator().manual_seed(sampling.seed) if sampling.seed is not None else None
@@ -171,7 +172,7 @@ class TransformersEngine:
                 return
             hidden = sequence.step(token)
 
-    def _fed_by(self, row: Row) -> "Feed | None":
+    def _fed_by(self, row: Row) -> Feed | None:
         """What a request with this row is fed in place of its own hidden state; None: nothing."""
         feedback = self._feedback
         if feedback is None:
@@ -204,89 +205,6 @@ def in_block(chosen: int, phase: int, spec: LatentSpec) -> int:
     if spec.rule == "learned" and chosen in (spec.start_id, spec.end_id):
         return chosen
     return spec.end_id if phase > spec.size else spec.pad_id
-
-
-# (hidden state of the position before [1, D], position, phase after it) -> what is fed, [1, D]
-Feed = Callable[[Tensor, int, int], Tensor]
-
-
-class _Sequence:
-    """One sequence with its KV cache: feed it a prompt, then token after token. ``latents`` were fed, by position."""
-
-    def __init__(self, model: Any, spec: LatentSpec, feed: Feed | None) -> None:
-        self._model = model
-        self._spec = spec
-        self._cache = DynamicCache()
-        self._positions_31T = torch.empty(3, 1, 0, dtype=torch.int64)  # of the prompt
-        self._hidden = torch.empty(0)
-        self._feed = feed
-        self.latents: dict[int, Tensor] = {}
-        self.phase = 0
-
-    def read_prompt(self, ids: list[int], images: dict[str, Tensor]) -> Tensor:
-        """Up to each latent block of the history in one go, and its pads one by one. Last hidden state, [D]."""
-        embeds_1TD = self._embedded(ids, images)
-        self._positions_31T = self._placed(ids, images)
-        begin = 0
-        while begin < len(ids):
-            if self._is_latent(ids[begin]):
-                self.step(ids[begin])
-                begin += 1
-                continue
-            start_id = self._spec.start_id
-            end = 1 + ids.index(start_id, begin) if start_id in ids[begin:] else len(ids)
-            self._compute(embeds_1TD[:, begin:end], self._positions_31T[:, :, begin:end])
-            self.phase = int(ids[end - 1] == start_id)
-            begin = end
-        return self._hidden
-
-    def step(self, token: int) -> Tensor:
-        """Feed one token: a pad inside a block as the hidden state before it, any other as its embedding."""
-        place = self._cache.get_seq_length()
-        if self._is_latent(token):
-            own = self._hidden[None]
-            fed = own if self._feed is None else self._feed(own, place, self.phase + 1)
-            self.latents[place] = fed[0]
-            embeds_1TD, self.phase = fed[None], self.phase + 1
-        else:
-            embeds_1TD = self._model.get_input_embeddings()(torch.tensor([[token]]))
-            self.phase = int(token == self._spec.start_id)
-        num_prompt_tokens = self._positions_31T.shape[2]
-        if place < num_prompt_tokens:
-            position_31T = self._positions_31T[:, :, place : place + 1]
-        else:  # the same on all three axes, and the next one after the prompt's
-            position_31T = self._positions_31T.max() + 1 + torch.full((3, 1, 1), place - num_prompt_tokens)
-        return self._compute(embeds_1TD, position_31T)
-
-    def _is_latent(self, token: int) -> bool:
-        return token == self._spec.pad_id and 1 <= self.phase <= self._spec.size
-
-    def _compute(self, embeds_1TD: Tensor, positions_31T: Tensor) -> Tensor:
-        output = self._model.model.language_model(
-            inputs_embeds=embeds_1TD, position_ids=positions_31T, past_key_values=self._cache, use_cache=True
-        )
-        self._hidden = output.last_hidden_state[0, -1]
-        return self._hidden
-
-    def _embedded(self, ids: list[int], images: dict[str, Tensor]) -> Tensor:
-        """Embeddings of tokens, [1, T, D], and of images in the place of theirs."""
-        ids_1T = torch.tensor([ids])
-        embeds_1TD: Tensor = self._model.get_input_embeddings()(ids_1T)
-        if images:
-            features = torch.cat(self._model.model.get_image_features(**images).pooler_output)
-            embeds_1TD[ids_1T == self._model.config.image_token_id] = features.to(embeds_1TD.dtype)
-        return embeds_1TD
-
-    def _placed(self, ids: list[int], images: dict[str, Tensor]) -> Tensor:
-        """Position of each token in time, height and width, [3, 1, T]: only an image's tokens differ in them."""
-        if not images:
-            return torch.arange(len(ids)).expand(3, 1, -1)
-        ids_1T = torch.tensor([ids])
-        kinds_1T = (ids_1T == self._model.config.image_token_id).int()
-        positions_31T: Tensor = self._model.model.get_rope_index(
-            ids_1T, kinds_1T, image_grid_thw=images["image_grid_thw"]
-        )[0]
-        return positions_31T
 
 
 def _logits_processors(sampling: SamplingSettings) -> LogitsProcessorList:

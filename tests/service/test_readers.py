@@ -92,6 +92,21 @@ def defective() -> None:
     raise LookupError("a defect")
 
 
+async def test_a_defect_during_an_outage_is_told_too(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="service")
+    monkeypatch.setattr(disconnect, "ASK_AGAIN_S", 0.02)
+    broker = Hearing()
+    async with readers_of(broker) as readers:
+        for number, (fail, logged) in enumerate([(away, ["WARNING"]), (defective, ["WARNING", "ERROR"])]):
+            broker.fail = fail
+            asked = broker.num_asked
+            readers.join(job(f"resp_{number}"))
+            await until(lambda asked=asked: broker.num_asked > asked + 2, timeout_s=disconnect.TELL_EVERY_S / 2)
+            assert [record.levelname for record in caplog.records] == logged
+
+
 @pytest.mark.parametrize(("fail", "logged"), [(away, "WARNING"), (defective, "ERROR")])
 async def test_who_was_not_heard_says_it_again_soon(
     fail: Callable[[], None], logged: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -1,12 +1,13 @@
 """Decode steps of odd shapes and types with every kind of row in them, and what it means that two came to the same."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from model_runner.kernels.latent_step import LatentState
+from model_runner.kernels.latent_step import Implementation, LatentState, latent_step, reference
 from tests.model_runner.simulator import PAD, START, TOKENS, make_spec
 
 SIZE = 3
@@ -101,3 +102,26 @@ def check_states(got: LatentState, want: LatentState) -> None:
     assert same(got.feedback_BD[:-1], want.feedback_BD[:-1])
     assert same(got.phase_B[:-1], want.phase_B[:-1])
     assert same(got.request_phase_R, want.request_phase_R)
+
+
+def check(
+    got: Step,
+    want: Step,
+    implementation: Implementation,
+    alike: Callable[[LatentState, LatentState], None] = check_states,
+) -> None:
+    """inject, then commit: the implementation on one, the definition on a copy of it in float64."""
+    inject, commit = latent_step(implementation)
+    got_phase_R, want_phase_R = got.inject(inject), want.inject(reference.inject)
+    assert same(got_phase_R, want_phase_R)
+    assert same(got.embeds_RD, want.embeds_RD)
+    commit(got.hidden_RD, got_phase_R, got.slots_R, got.state)
+    reference.commit(want.hidden_RD, want_phase_R, want.slots_R, want.state)
+    alike(got.state, want.state)
+
+
+def in_wider_rows(rows: Tensor) -> Tensor:
+    """The same rows within wider ones, which begin where 16 bytes do not."""
+    wide = rows.new_zeros(rows.shape[0], rows.shape[1] + 5)
+    wide[:, 3:-2] = rows
+    return wide[:, 3:-2]

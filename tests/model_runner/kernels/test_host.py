@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 from model_runner.kernels.latent_step import LatentState, host, reference
+from tests.model_runner.kernels import steps
 from tests.model_runner.kernels.steps import (
     BLOCK_SIZES,
     DTYPES,
@@ -18,8 +18,8 @@ from tests.model_runner.kernels.steps import (
     SIZE,
     Step,
     check_states,
+    in_wider_rows,
     make_step,
-    same,
 )
 
 
@@ -31,14 +31,7 @@ def check_readable(got: LatentState, want: LatentState) -> None:
 
 
 def check(got: Step) -> None:
-    """inject, then commit, on this one and on a copy for the definition."""
-    want = got.to("cpu", torch.float64)
-    got_phase_R, want_phase_R = got.inject(host.inject), want.inject(reference.inject)
-    assert same(got_phase_R, want_phase_R)
-    assert same(got.embeds_RD, want.embeds_RD)
-    host.commit(got.hidden_RD, got_phase_R, got.slots_R, got.state)
-    reference.commit(want.hidden_RD, want_phase_R, want.slots_R, want.state)
-    check_readable(got.state, want.state)
+    steps.check(got, got.to("cpu", torch.float64), "host", check_readable)
 
 
 @DTYPES
@@ -71,13 +64,10 @@ def test_several_tokens_per_request(hidden_size: int, dtype: torch.dtype) -> Non
 
 @DTYPES
 def test_rows_within_wider_ones(dtype: torch.dtype) -> None:
-    def within(rows: Tensor) -> Tensor:
-        wide = rows.new_zeros(rows.shape[0], rows.shape[1] + 5)
-        wide[:, 3:-2] = rows
-        return wide[:, 3:-2]
-
     step = make_step(17, 64, dtype, 5)
-    check(replace(step, **{name: within(getattr(step, name)) for name in ("embeds_RD", "hidden_RD", "table_RB")}))
+    check(
+        replace(step, **{name: in_wider_rows(getattr(step, name)) for name in ("embeds_RD", "hidden_RD", "table_RB")})
+    )
 
 
 def test_the_comparison_notices_a_bit() -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model_runner.kernels.latent_step import LatentState, latent_step, reference
+from tests.model_runner.kernels import steps
 from tests.model_runner.kernels.cases import CAN_RUN_TRITON, INTERPRETED, TRITON_DEVICE
 from tests.model_runner.kernels.steps import (
     BLOCK_SIZES,
@@ -22,6 +23,7 @@ from tests.model_runner.kernels.steps import (
     SPEC,
     Step,
     check_states,
+    in_wider_rows,
     make_step,
     same,
 )
@@ -33,15 +35,7 @@ pytestmark = [] if INTERPRETED else [pytest.mark.gpu]
 
 
 def check(step: Step) -> None:
-    """inject, then commit, on a copy each for Triton and for the definition."""
-    inject, commit = latent_step("triton")
-    got, want = step.to(TRITON_DEVICE), step.to("cpu", torch.float64)
-    got_phase_R, want_phase_R = got.inject(inject), want.inject(reference.inject)
-    assert same(got_phase_R, want_phase_R)
-    assert same(got.embeds_RD, want.embeds_RD)
-    commit(got.hidden_RD, got_phase_R, got.slots_R, got.state)
-    reference.commit(want.hidden_RD, want_phase_R, want.slots_R, want.state)
-    check_states(got.state, want.state)
+    steps.check(step.to(TRITON_DEVICE), step.to("cpu", torch.float64), "triton")
 
 
 @DTYPES
@@ -114,13 +108,6 @@ def every_other(vector: Tensor, fill: int) -> Tensor:
     wide = vector.new_full((2 * len(vector),), fill)
     wide[::2] = vector
     return wide[::2]
-
-
-def in_wider_rows(rows: Tensor) -> Tensor:
-    """The same rows within wider ones, which begin where 16 bytes do not."""
-    wide = rows.new_zeros(rows.shape[0], rows.shape[1] + 5)
-    wide[:, 3:-2] = rows
-    return wide[:, 3:-2]
 
 
 @DTYPES
