@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from contracts.logs import OURS
+from tests.open_connections import left_open, watch
 from tests.servers import Server, running_server
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -21,6 +22,8 @@ LONGEST_FIRST = ("loadtests", "e2e", "parity", "faults", "soak")
 # A shell without job control makes what it starts in the background ignore Ctrl-C, and all that is started from there.
 # The tests send it and mean it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+watch()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,6 +40,14 @@ def log_levels_are_left() -> Iterator[None]:
     yield
     changed = [name for name in OURS if logging.getLogger(name).level != logging.NOTSET]
     assert not changed, f"this test configures logs ({', '.join(changed)}): see tests/kept_logging.py"
+
+
+@pytest.fixture(autouse=True)
+def no_connection_is_left_open() -> Iterator[None]:
+    """Set up first, so that the loop of an asynchronous test is closed before this looks."""
+    yield
+    found = [left_open.pop() for _ in range(len(left_open))]
+    assert not found, f"open when the event loop was closed: {'; '.join(found)}"
 
 
 @pytest.fixture(scope="session")

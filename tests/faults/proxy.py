@@ -34,7 +34,7 @@ class Proxy:
         self._server.close()
         for task in self.connecting:
             task.cancel()
-        self.reset()
+        self.refuse()  # what has been accepted and is about to be told of, too
         await asyncio.sleep(0)
         await self._server.wait_closed()
 
