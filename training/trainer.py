@@ -33,7 +33,7 @@ from training.run_state import Identity, load_state, save_state
 from training.sample_lengths import fitting
 from training.samples import Sample, read_samples
 from training.stage_checkpoint import write_checkpoint
-from training.start_checks import check_order_is_given
+from training.start_checks import check_order_is_given, check_out, check_tower_sees
 from training.target_cache import TargetCache, file_sha256, folder_sha256
 from training.teacher import SelectionSettings, Targets
 from training.writing import writing
@@ -58,7 +58,7 @@ class Trainer:
         self._run, self._accelerator, self._reporter = run, accelerator, reporter
         recipe = run.recipe
         self._folders = CheckpointFolders(run.out, recipe.keep_checkpoints)
-        self._check_start()
+        check_out(run, self._folders)
         found = read_samples(run.data, run.image_root)  # before the weights, which take minutes
         check_order_is_given(recipe, found)
         self._base = open_base(run.model, recipe)
@@ -204,16 +204,6 @@ class Trainer:
         losses: dict[str, Tensor] = self._lesson(batch, given, least_pads)
         return losses
 
-    def _check_start(self) -> None:
-        run = self._run
-        latest = self._folders.latest()
-        if latest is not None and not run.resume:
-            raise BadSettings(f"{run.out} has checkpoints of a run; go on with --resume, or name another folder")
-        try:
-            run.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadSettings(f"cannot make the folder {run.out}: {error.strerror}") from error
-
     def _tell_about_tokens(self) -> None:
         if self._base.num_added_tokens:
             self._reporter.note(f"{self._base.num_added_tokens} of ILVR's tokens were added to the tokenizer")
@@ -231,12 +221,7 @@ class Trainer:
         )
         if fit.warning:
             self._reporter.note(f"warning: {fit.warning}")
-        if (
-            not recipe.freeze_tower
-            and self._accelerator.num_processes > 1
-            and not all(one.images for one in fit.samples)
-        ):
-            raise BadSettings("with several processes a tower that is trained needs an image in every sample")
+        check_tower_sees(recipe, fit.samples, self._accelerator.num_processes)
         return fit.samples
 
     def _frozen_targets(self) -> tuple[TargetCache | None, Sequence[str]]:

@@ -77,8 +77,6 @@ class WebServer(uvicorn.Server):
             for task in (stopped, serving):
                 task.cancel()
             await asyncio.wait({stopped, serving})
-            for connection in tuple(self.server_state.connections):  # after a second signal
-                connection.transport.abort()
 
 
 async def _wait_for_either(task: "asyncio.Task[None]", event: asyncio.Event, timeout_s: float) -> None:

@@ -6,6 +6,7 @@ import struct
 from collections import deque
 from typing import Self
 
+ACCEPTING_ROUNDS = 5  # of the event loop, from a connection in the kernel to one that has been cut
 NO_GOODBYE = struct.pack("ii", 1, 0)  # SO_LINGER on, for 0 s: the connection ends with RST
 
 
@@ -31,11 +32,13 @@ class Proxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._server.close()
+        self.refuse()
         for task in self.connecting:
             task.cancel()
-        self.refuse()  # what has been accepted and is about to be told of, too
-        await asyncio.sleep(0)
+        # A connection that Python 3.11 is about to accept as its server is closed would stay open for ever.
+        for _ in range(ACCEPTING_ROUNDS):
+            await asyncio.sleep(0)
+        self._server.close()
         await self._server.wait_closed()
 
     def freeze(self) -> None:

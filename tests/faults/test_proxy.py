@@ -1,6 +1,7 @@
 """The bad network is as bad as it says."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import cast
@@ -78,3 +79,17 @@ async def test_connections_are_reset_and_refused(proxy: Proxy) -> None:
     assert await echoed(new, b"3") == b"3"
     for connection in (old, refused, new):
         connection[1].close()
+
+
+@pytest.mark.parametrize("num_rounds", range(6))
+async def test_what_connects_as_it_ends_is_cut_too(num_rounds: int) -> None:
+    """However far the event loop is in accepting it."""
+    server = await asyncio.get_running_loop().create_server(Echo, "127.0.0.1", 0)
+    async with Proxy(server.sockets[0].getsockname()[1]) as proxy:
+        late = socket.create_connection(("127.0.0.1", proxy.port))
+        for _ in range(num_rounds):
+            await asyncio.sleep(0)
+    late.setblocking(False)
+    with late, pytest.raises(ConnectionResetError):
+        await asyncio.wait_for(asyncio.get_running_loop().sock_recv(late, 1), 5)
+    server.close()
