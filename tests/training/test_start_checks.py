@@ -11,7 +11,15 @@ from training.start_checks import check_tower_sees
 
 
 def sample(*images: Path) -> Sample:
-    return Sample("Where?", images, (), None, None, None, "train.jsonl:1")
+    return Sample(
+        text_input="Where?",
+        images=images,
+        steps=(),
+        final_answer=None,
+        map_desc=None,
+        group=None,
+        where="train.jsonl:1",
+    )
 
 
 def test_processes_that_train_the_tower_each_need_an_image() -> None:
