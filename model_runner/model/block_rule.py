@@ -5,8 +5,6 @@ It comes after penalties and after sampling, as in the published code, and befor
 
 from typing import Any
 
-from model_runner.kernels.latent_step import decide, host
-
 
 def apply_block_rule(model: Any, output: Any) -> None:
     """What was sampled inside a block becomes what the rule says, before anyone sees it.
@@ -17,8 +15,6 @@ def apply_block_rule(model: Any, output: Any) -> None:
     if model.state is None:
         return
     ids_R1, phases = output.sampled_token_ids, model.state.request_phase_R
-    is_on_host = phases.is_cpu
-    if is_on_host and not model.state.arrays.is_inside:
+    if phases.is_cpu and not model.state.memory.is_inside:
         return
-    phase_R1 = phases[: len(ids_R1)].unsqueeze(1)
-    output.sampled_token_ids = (host.decide if is_on_host else decide)(ids_R1, phase_R1, model.spec)
+    output.sampled_token_ids = model.decide(ids_R1, phases[: len(ids_R1), None], model.spec)

@@ -18,7 +18,7 @@ from vllm.multimodal import MULTIMODAL_REGISTRY
 from vllm.platforms import current_platform
 
 from model_runner.ablation.feedback import Feedback
-from model_runner.kernels.latent_step import Commit, Inject, LatentState, latent_step
+from model_runner.kernels.latent_step import LatentState, latent_step
 from model_runner.model.chunk import NO_LINK, Chunk, kept_tokens, read_chunk
 from model_runner.model.counters import LatentCounters
 from model_runner.model.cpu_kernels import use_cpu_kernels
@@ -42,9 +42,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self._text_TD: Tensor | None = None  # allocated in the first call, when width and type are known
         self.counters = LatentCounters()
         self.state: LatentState | None = None  # set by the worker as soon as the KV cache exists
-        self.inject: Inject
-        self.commit: Commit
-        self.inject, self.commit = latent_step("host" if current_platform.is_cpu() else "triton")
+        self.inject, self.commit, self.decide = latent_step("host" if current_platform.is_cpu() else "triton")
         self.skips_known_rows = current_platform.is_cpu()
         if current_platform.is_cpu() and vllm_config.model_config.enforce_eager:
             use_cpu_kernels(self)
@@ -205,8 +203,8 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         """
         if self.spec.rule == "learned":
             return super().compute_logits(hidden_states)
-        if self.skips_known_rows and self.state is not None and self.state.arrays.is_inside:
-            logits = self._logits_of_open_rows(hidden_states, self.state.arrays.request_phase[: len(hidden_states)])
+        if self.skips_known_rows and self.state is not None and self.state.memory.is_inside:
+            logits = self._logits_of_open_rows(hidden_states, self.state.memory.request_phases[: len(hidden_states)])
         else:
             logits = super().compute_logits(hidden_states)
         return None if logits is None else logits.index_fill_(1, self._never_chosen, float("-inf"))

@@ -4,12 +4,12 @@
 GPU, one launch each.
 """
 
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
 from contracts.manifest import LatentSpec
-from model_runner.kernels.latent_step import host, reference
+from model_runner.kernels.latent_step import reference
 from model_runner.kernels.latent_step.reference import LatentState, decide, is_inner_pad, next_phase
 
 Implementation = Literal["reference", "host", "triton"]
@@ -40,15 +40,27 @@ class Commit(Protocol):
     ) -> None: ...
 
 
-def latent_step(implementation: Implementation) -> tuple[Inject, Commit]:
-    """(inject, commit). There is no fallback: ``triton`` raises ``ImportError`` where triton is not installed."""
-    if implementation == "reference":
-        return reference.inject, reference.commit
+class Decide(Protocol):
+    def __call__(self, chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor: ...
+
+
+class LatentStep(NamedTuple):
+    inject: Inject
+    commit: Commit
+    decide: Decide
+
+
+def latent_step(implementation: Implementation) -> LatentStep:
+    """There is no fallback: ``triton`` raises ``ImportError`` where triton is not installed, and ``host`` numba."""
     if implementation == "host":
-        return host.inject, host.commit
-    from model_runner.kernels.latent_step import kernel
+        from model_runner.kernels.latent_step import host  # compiles, for a second
 
-    return kernel.inject, kernel.commit
+        return LatentStep(host.inject, host.commit, host.decide)
+    if implementation == "triton":
+        from model_runner.kernels.latent_step import kernel
+
+        return LatentStep(kernel.inject, kernel.commit, reference.decide)
+    return LatentStep(reference.inject, reference.commit, reference.decide)
 
 
-__all__ = ["Commit", "Implementation", "Inject", "LatentState", "decide", "is_inner_pad", "latent_step", "next_phase"]
+__all__ = ["Implementation", "LatentState", "LatentStep", "decide", "is_inner_pad", "latent_step", "next_phase"]

@@ -1,22 +1,21 @@
-"""The same where tensors lie in the host's memory: NumPy works on them in place.
+"""The same where tensors lie in the host's memory: one compiled loop for each part (``loops``).
 
-With few rows the definition takes longer to call than to compute, and a look at the data costs nothing here. So a step
-is NumPy's, at a fraction of the price of PyTorch operations, and of as few of them as will do: each costs more than
-what it does to a few numbers, and more than to ask a list whether it is needed. What is read and written is what
-``reference`` reads and writes, bit for bit, but for vectors of phase 0: nobody reads them, and they are not written.
+With few rows the definition takes longer to call than to compute, and so does NumPy: in a running engine a call of
+either takes some microseconds, whatever it does, and a part took up to ten. What is read and written is what
+``reference`` reads and writes, bit for bit, but for vectors of phase 0, which nobody reads, and ``discard``: neither is
+written.
+
+A tensor's every property has its price too: a step as vLLM gives it is known by few of them, and what does not look
+like one is checked in full, and brought into that form.
 """
 
-from functools import cache
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, from_numpy
+from torch import Tensor
 
 from contracts.manifest import LatentSpec
+from model_runner.kernels.latent_step import loops
+from model_runner.kernels.latent_step.checks import check_commit, check_inject
 from model_runner.kernels.latent_step.reference import LatentState
-
-NOTHING = -1
 
 
 def inject(
@@ -28,27 +27,49 @@ def inject(
     state: LatentState,
     spec: LatentSpec,
 ) -> Tensor:
-    """As ``reference.inject``."""
-    arrays, ids, slots = state.arrays, ids_R.numpy(), slots_R.numpy()
-    phase = arrays.step_phase[: len(ids)]
-    phase.fill(0)
-    if min(slots.tolist(), default=0) < 0:
-        ids = np.where(slots < 0, NOTHING, ids)
-    tokens = ids.tolist()
-    if spec.start_id in tokens:
-        phase[ids == spec.start_id] = 1
-    if spec.pad_id in tokens:
-        (pads,) = (ids == spec.pad_id).nonzero()
-        before = seq_lens_R.numpy()[pads] - 2
-        rows = block_table_RB.numpy()[pads, before // state.block_size]
-        after = _after_a_pad(spec.size)[arrays.phase[rows]]
-        if min(before.tolist()) < 0:  # the first position: its row is any
-            after[before < 0] = 0
-        if 0 in after.tolist():
-            pads, rows, after = pads[after > 0], rows[after > 0], after[after > 0]
-        phase[pads] = after
-        embeds_RD.view(torch.uint8).numpy()[pads] = arrays.feedback[rows]
-    return state.step_phase_R[: len(ids)]
+    """As ``reference.inject``. Rows of embeds and of the block table may be strided, and the vectors.
+
+    Raises:
+        ValueError: see ``check_inject``.
+    """
+    memory, num_requests = state.memory, len(ids_R)
+    embeds_stride, embeds_step = embeds_RD.stride()
+    table_stride, table_step = block_table_RB.stride()
+    is_usual = (
+        embeds_step == table_step == 1
+        and embeds_RD.shape == (num_requests, memory.hidden_size)
+        and embeds_RD.dtype is memory.dtype
+        and ids_R.dtype is seq_lens_R.dtype is block_table_RB.dtype is torch.int32
+        and slots_R.dtype is torch.int64
+        and len(seq_lens_R) == len(block_table_RB) == len(slots_R) == num_requests <= memory.max_requests
+        and ids_R.is_contiguous()
+        and seq_lens_R.is_contiguous()
+        and slots_R.is_contiguous()
+    )
+    if not is_usual:
+        check_inject(ids_R, embeds_RD, seq_lens_R, block_table_RB, slots_R, state)
+        ids_R, seq_lens_R, slots_R = _flat(ids_R), _flat(seq_lens_R), _flat(slots_R, torch.int64)
+        block_table_RB = block_table_RB.int()
+        table_stride = block_table_RB.stride(0)
+    loops.inject(
+        num_requests,
+        ids_R.data_ptr(),
+        embeds_RD.data_ptr(),
+        embeds_stride * memory.item_bytes,
+        seq_lens_R.data_ptr(),
+        block_table_RB.data_ptr(),
+        table_stride,
+        slots_R.data_ptr(),
+        memory.feedback,
+        memory.row_bytes,
+        memory.phase,
+        memory.step_phase,
+        state.block_size,
+        spec.start_id,
+        spec.pad_id,
+        spec.size,
+    )
+    return state.step_phase_R[:num_requests]
 
 
 def commit(
@@ -59,38 +80,70 @@ def commit(
     kept_T: Tensor | None = None,
     last_R: Tensor | None = None,
 ) -> None:
-    """As ``reference.commit``."""
-    arrays, phase = state.arrays, phase_T.numpy()
-    of_requests = phase if last_R is None else phase[last_R.numpy()]
-    arrays.request_phase[: len(of_requests)] = of_requests
-    arrays.is_inside = any(of_requests.tolist())
-    rows = slots_T.numpy() // state.block_size  # of a padded token -1: the last row, which is ``discard``
-    if kept_T is not None:
-        (kept,) = kept_T.numpy().nonzero()
-        rows, phase = rows[kept], phase[kept]
-    arrays.phase[rows] = phase
-    if any(phase.tolist()):
-        hidden_TD = hidden_TD if kept_T is None else hidden_TD[from_numpy(kept)]
-        arrays.feedback[rows] = hidden_TD.view(torch.uint8).numpy()
+    """As ``reference.commit``. Rows of hidden may be strided, and the vectors.
+
+    Raises:
+        ValueError: see ``check_commit``.
+    """
+    memory, num_tokens = state.memory, len(phase_T)
+    hidden_stride, hidden_step = hidden_TD.stride()
+    is_usual = (
+        kept_T is last_R is None
+        and hidden_step == 1
+        and hidden_TD.shape == (num_tokens, memory.hidden_size)
+        and hidden_TD.dtype is memory.dtype
+        and phase_T.dtype is torch.int32
+        and slots_T.dtype is torch.int64
+        and len(slots_T) == num_tokens <= memory.max_requests
+        and phase_T.is_contiguous()
+        and slots_T.is_contiguous()
+    )
+    if not is_usual:
+        check_commit(hidden_TD, phase_T, slots_T, state, kept_T, last_R)
+        phase_T, slots_T = _flat(phase_T), _flat(slots_T, torch.int64)
+        kept_T = None if kept_T is None else _flat(kept_T, torch.bool)
+        last_R = None if last_R is None else _flat(last_R, torch.int64)
+    memory.is_inside = loops.commit(
+        num_tokens,
+        num_tokens if last_R is None else len(last_R),
+        hidden_TD.data_ptr(),
+        hidden_stride * memory.item_bytes,
+        phase_T.data_ptr(),
+        slots_T.data_ptr(),
+        0 if kept_T is None else kept_T.data_ptr(),
+        0 if last_R is None else last_R.data_ptr(),
+        memory.feedback,
+        memory.row_bytes,
+        memory.phase,
+        memory.request_phase,
+        state.block_size,
+    )
 
 
 def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:
-    """As ``reference.decide``."""
-    chosen, forced = chosen_R.numpy(), _forced(spec.size, spec.pad_id, spec.end_id)[phase_R.numpy()]
-    if spec.rule == "learned" and not {spec.start_id, spec.end_id}.isdisjoint(chosen.ravel().tolist()):
-        forced[(chosen == spec.start_id) | (chosen == spec.end_id)] = NOTHING
-    if NOTHING in forced.ravel().tolist():
-        forced = np.where(forced == NOTHING, chosen, forced)
-    return from_numpy(forced.astype(chosen.dtype, copy=False))
+    """As ``reference.decide``.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if chosen_R.shape != phase_R.shape:
+        raise ValueError(f"{tuple(chosen_R.shape)} tokens, and phases of shape {tuple(phase_R.shape)}")
+    chosen, phase = _flat(chosen_R), _flat(phase_R)
+    decided = torch.empty_like(chosen)
+    loops.decide(
+        decided.numel(),
+        chosen.data_ptr(),
+        phase.data_ptr(),
+        decided.data_ptr(),
+        spec.rule == "learned",
+        spec.size,
+        spec.start_id,
+        spec.pad_id,
+        spec.end_id,
+    )
+    return decided if chosen_R.dtype is torch.int32 else decided.to(chosen_R.dtype)
 
 
-@cache
-def _after_a_pad(size: int) -> NDArray[np.int32]:
-    """The phase after a pad, by the phase before it."""
-    return np.array([0, *range(2, size + 2), 0], np.int32)
-
-
-@cache
-def _forced(size: int, pad_id: int, end_id: int) -> NDArray[np.int32]:
-    """The token that must come, by phase, or ``NOTHING``."""
-    return np.array([NOTHING, *[pad_id] * size, end_id], np.int32)
+def _flat(vector: Tensor, dtype: torch.dtype = torch.int32) -> Tensor:
+    """As ``loops`` reads it."""
+    return vector.to(dtype).contiguous()

@@ -21,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from contracts.manifest import LatentSpec
+from model_runner.kernels.latent_step.checks import check_commit, check_inject
 from model_runner.kernels.latent_step.reference import LatentState
 
 # Of a 2-byte type 16 bytes for each of 128 threads: one load, the widest that sm_80 and sm_90 have.
@@ -136,13 +137,10 @@ def inject(
     """As ``reference.inject``. Rows of embeds and of the block table may be strided, and the vectors.
 
     Raises:
-        ValueError: embeds or block table are strided within a row, embeds are of another type or width than the state,
-            there are more requests than it is for, or lengths differ.
+        ValueError: see ``check_inject``.
     """
+    check_inject(ids_R, embeds_RD, seq_lens_R, block_table_RB, slots_R, state)
     num_requests, hidden_size = embeds_RD.shape
-    _check_rows(embeds_RD, "embeds", state)
-    _check_contiguous(block_table_RB, "block table")
-    _check_lengths(num_requests, state, ids_R, seq_lens_R, block_table_RB, slots_R)
     phase_R = state.step_phase_R[:num_requests]
     if num_requests == 0:
         return phase_R
@@ -183,15 +181,11 @@ def commit(
     """As ``reference.commit``, except that ``discard`` is not written. Rows of hidden may be strided, and the vectors.
 
     Raises:
-        ValueError: hidden is strided within a row, or of another type or width than the state; there are more requests
-            than it is for, or lengths differ.
+        ValueError: see ``check_commit``.
     """
+    check_commit(hidden_TD, phase_T, slots_T, state, kept_T, last_R)
     num_tokens, hidden_size = hidden_TD.shape
     num_requests = num_tokens if last_R is None else last_R.shape[0]
-    _check_rows(hidden_TD, "hidden", state)
-    _check_lengths(num_requests, state)
-    if any(one is not None and one.shape[0] != num_tokens for one in (phase_T, slots_T, kept_T)):
-        raise ValueError(f"{num_tokens} tokens, and phases, slots or what is kept of another number")
     num_rows = max(num_tokens, num_requests)
     if num_rows == 0:
         return
@@ -217,24 +211,3 @@ def commit(
         tile=tile,
         num_warps=num_warps,
     )
-
-
-def _check_lengths(num_requests: int, state: LatentState, *of_requests: Tensor) -> None:
-    """A kernel would write past the end of what is too short."""
-    if num_requests > state.step_phase_R.shape[0]:
-        raise ValueError(f"{num_requests} requests, the latent state is for {state.step_phase_R.shape[0]}")
-    if any(one.shape[0] != num_requests for one in of_requests):
-        raise ValueError(f"{num_requests} requests, given {[one.shape[0] for one in of_requests]} of their numbers")
-
-
-def _check_rows(rows: Tensor, name: str, state: LatentState) -> None:
-    _check_contiguous(rows, name)
-    if rows.dtype != state.feedback_BD.dtype:
-        raise ValueError(f"{name} are {rows.dtype}, the latent state is {state.feedback_BD.dtype}")
-    if rows.shape[1] != state.feedback_BD.shape[1]:
-        raise ValueError(f"{name} are {rows.shape[1]} wide, the latent state is {state.feedback_BD.shape[1]}")
-
-
-def _check_contiguous(rows: Tensor, name: str) -> None:
-    if rows.shape[1] > 1 and rows.stride(1) != 1:
-        raise ValueError(f"{name} must be contiguous within a row, not of strides {rows.stride()}")

@@ -60,23 +60,28 @@ class LatentState:
         return self.phase_B.shape[0] - 1
 
     @cached_property
-    def arrays(self) -> "HostArrays":
+    def memory(self) -> "HostMemory":
         """Of a state in the host's memory."""
-        return HostArrays(self)
+        return HostMemory(self)
 
 
-class HostArrays:
-    """The buffers as NumPy sees them.
+class HostMemory:
+    """Where the buffers lie and how large they are, asked once, and what of them the host looks at.
 
-    feedback is bytes, a row a vector: NumPy knows no bfloat16, and vectors are only moved. is_inside: whether a request
-    may be inside a block after the last commit; ``host.commit`` alone knows when none is.
+    request_phases: that buffer as NumPy sees it. is_inside: whether a request may be inside a block after the last
+    commit; ``host.commit`` alone knows when none is.
     """
 
     def __init__(self, state: LatentState) -> None:
-        self.feedback = state.feedback_BD.view(torch.uint8).numpy()
-        self.phase = state.phase_B.numpy()
-        self.step_phase = state.step_phase_R.numpy()
-        self.request_phase = state.request_phase_R.numpy()
+        self.feedback = state.feedback_BD.data_ptr()
+        self.phase = state.phase_B.data_ptr()
+        self.step_phase = state.step_phase_R.data_ptr()
+        self.request_phase = state.request_phase_R.data_ptr()
+        self.hidden_size, self.dtype = state.feedback_BD.shape[1], state.feedback_BD.dtype
+        self.item_bytes = self.dtype.itemsize
+        self.row_bytes = self.item_bytes * self.hidden_size
+        self.max_requests = len(state.step_phase_R)
+        self.request_phases = state.request_phase_R.numpy()
         self.is_inside = True
 
 

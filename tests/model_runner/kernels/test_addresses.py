@@ -27,7 +27,7 @@ def reserved(tmp_path: Path) -> torch.Tensor:
 @on_cpu
 def test_rows_beyond_2_to_the_31(implementation: str, reserved: torch.Tensor) -> None:
     """State rows of a large cache, and rows of embeddings and hidden states that are far from each other."""
-    inject, commit = latent_step(implementation)
+    inject, commit, _ = latent_step(implementation)
     feedback_BD = reserved[: (NUM_BLOCKS + 2) * HIDDEN_SIZE].view(-1, HIDDEN_SIZE)
     apart = LIMIT // 2 + 8  # row 2 begins beyond the limit
     rest = reserved[feedback_BD.numel() :]
@@ -41,7 +41,7 @@ def test_rows_beyond_2_to_the_31(implementation: str, reserved: torch.Tensor) ->
     )
     rows_RD[0], rows_RD[1], rows_RD[2] = 1.0, 2.0, 3.0
     slots_R = torch.tensor([3 * 16, -1, FAR * 16 + 2])
-    commit(rows_RD, torch.tensor([0, 0, 1], dtype=torch.int32), slots_R, state)
+    commit(rows_RD, torch.tensor([1, 0, 1], dtype=torch.int32), slots_R, state)
     assert state.feedback_BD[FAR].eq(3.0).all()
     assert state.feedback_BD[3].eq(1.0).all()
     assert state.phase_B[FAR] == 1

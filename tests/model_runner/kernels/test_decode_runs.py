@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contracts.manifest import BlockRule
-from model_runner.kernels.latent_step import decide, latent_step
+from model_runner.kernels.latent_step import latent_step
 from tests.model_runner.kernels.cases import EXAMPLES, HIDDEN, RULES, TEXT, ints, make_state, on_cpu, rows
 from tests.model_runner.simulator import END, PAD, START, TOKENS, Block, make_spec
 
@@ -55,7 +55,7 @@ def test_a_run_of_decode_steps_as_the_simulator(
     is_decided: whether the sampler's choices pass through ``decide``, with the phases that ``commit`` left for it, as
     in an engine; or whether they are fed as they are, as another engine's history might be.
     """
-    inject, commit = latent_step(implementation)
+    inject, commit, decide = latent_step(implementation)
     width = -(-WIDTH // block_size)
     blocks = list(range(len(sampled) * width))
     rng.shuffle(blocks)

@@ -3,6 +3,7 @@
 Vectors of phase 0 are nobody's to read, and ``host`` leaves them as they are: they are not compared.
 """
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,15 +11,21 @@ import torch
 
 from model_runner.kernels.latent_step import LatentState, host, reference
 from tests.model_runner.kernels import steps
+from tests.model_runner.kernels.rows import (
+    check_bits,
+    check_strided,
+    check_too_short_is_refused,
+    check_turned_is_refused,
+)
 from tests.model_runner.kernels.steps import (
     BLOCK_SIZES,
     DTYPES,
     HIDDEN_SIZES,
     NUM_REQUESTS,
     SIZE,
+    SPEC,
     Step,
     check_states,
-    in_wider_rows,
     make_step,
 )
 
@@ -45,7 +52,8 @@ def test_a_decode_step(num_requests: int, hidden_size: int, dtype: torch.dtype) 
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 @pytest.mark.parametrize("ints", [torch.int32, torch.int64], ids=str)
 def test_every_block_size_and_both_integers(block_size: int, ints: torch.dtype) -> None:
-    check(make_step(64, 3, torch.float32, block_size, ints=ints))
+    step = make_step(64, 3, torch.float32, block_size, ints=ints)
+    check(replace(step, table_RB=step.table_RB.to(ints)))
 
 
 @DTYPES
@@ -63,11 +71,25 @@ def test_several_tokens_per_request(hidden_size: int, dtype: torch.dtype) -> Non
 
 
 @DTYPES
-def test_rows_within_wider_ones(dtype: torch.dtype) -> None:
-    step = make_step(17, 64, dtype, 5)
-    check(
-        replace(step, **{name: in_wider_rows(getattr(step, name)) for name in ("embeds_RD", "hidden_RD", "table_RB")})
-    )
+def test_bits_are_moved_as_they_are(dtype: torch.dtype) -> None:
+    check_bits("host", "cpu", dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("hidden_size", [1, 64, 127])
+def test_strided_inputs(hidden_size: int, dtype: torch.dtype) -> None:
+    check_strided("host", "cpu", make_step(17, hidden_size, dtype, 5), check_readable)
+
+
+@pytest.mark.parametrize("name", ["embeds_RD", "hidden_RD", "table_RB"])
+def test_rows_that_are_not_contiguous_are_refused(name: str) -> None:
+    check_turned_is_refused("host", name)
+
+
+def test_what_would_be_read_or_written_past_its_end_is_refused() -> None:
+    check_too_short_is_refused("host")
+    with pytest.raises(ValueError, match=r"\(3, 1\) tokens.*\(2, 1\)"):
+        host.decide(torch.zeros(3, 1), torch.zeros(2, 1), SPEC)
 
 
 def test_the_comparison_notices_a_bit() -> None:
@@ -77,3 +99,16 @@ def test_the_comparison_notices_a_bit() -> None:
     step.state.feedback_BD.view(torch.int16)[row, 63] ^= 1
     with pytest.raises(AssertionError):
         check_readable(step.state, want.state)
+
+
+def test_vllm_may_ask_llvmlite_for_its_vars() -> None:
+    """As it asks all that modules hold, for a kernel of its own, before a worker starts."""
+    asked = [
+        one
+        for name, module in list(sys.modules.items())
+        if name.startswith(("llvmlite", "numba"))
+        for one in list(vars(module).values())
+        if hasattr(one, "__dict__")
+    ]
+    assert any(type(one).__module__ == "llvmlite.binding.ffi" for one in asked)
+    assert [one for one in asked if vars(one).get("kernel") is not None] == []

@@ -5,27 +5,27 @@ bits that went in. On a GPU this runs compiled kernels, ``make test-gpu``; with 
 a CPU.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
-from torch import Tensor
 
-from model_runner.kernels.latent_step import LatentState, latent_step, reference
+from model_runner.kernels.latent_step import latent_step, reference
 from tests.model_runner.kernels import steps
 from tests.model_runner.kernels.cases import CAN_RUN_TRITON, INTERPRETED, TRITON_DEVICE
+from tests.model_runner.kernels.rows import (
+    check_bits,
+    check_strided,
+    check_too_short_is_refused,
+    check_turned_is_refused,
+)
 from tests.model_runner.kernels.steps import (
     BLOCK_SIZES,
     DTYPES,
     HIDDEN_SIZES,
     NUM_REQUESTS,
     SIZE,
-    SPEC,
     Step,
     check_states,
-    in_wider_rows,
     make_step,
-    same,
 )
 from tests.model_runner.simulator import PAD
 
@@ -71,7 +71,7 @@ def test_the_cases_hold_what_they_are_for() -> None:
 @pytest.mark.parametrize("ints", [torch.int32, torch.int64], ids=str)
 def test_several_tokens_per_request(hidden_size: int, dtype: torch.dtype, ints: torch.dtype) -> None:
     """The commit of a prefill step: some tokens are kept, last tokens in any order, more requests than tokens."""
-    _, commit = latent_step("triton")
+    _, commit, _ = latent_step("triton")
     step = make_step(17, hidden_size, dtype, 5, ints=ints)
     phase_T = (torch.arange(17) % (SIZE + 2)).int()
     kept_T = torch.arange(17) % 3 != 1
@@ -88,87 +88,22 @@ def test_several_tokens_per_request(hidden_size: int, dtype: torch.dtype, ints: 
 
 @DTYPES
 def test_bits_are_moved_as_they_are(dtype: torch.dtype) -> None:
-    """Every pattern of 16 bits, as one number or as two halves of one: NaN with their payloads, subnormals, -0."""
-    inject, commit = latent_step("triton")
-    patterns = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype).view(16, -1).to(TRITON_DEVICE)
-    state = LatentState.allocate(
-        num_blocks=16, block_size=1, max_requests=16, hidden_size=patterns.shape[1], dtype=dtype, device=TRITON_DEVICE
-    )
-    at = torch.arange(16, device=TRITON_DEVICE)
-    commit(patterns, torch.ones(16, dtype=torch.int32, device=TRITON_DEVICE), at, state)
-    embeds = torch.zeros_like(patterns)
-    table = torch.stack([at, (at + 1) % 16], dim=1).int()
-    inject(torch.full_like(at, PAD), embeds, torch.full_like(at, 2), table, (at + 1) % 16, state, SPEC)
-    assert torch.equal(state.feedback_BD[:16].view(torch.int16), patterns.view(torch.int16))
-    assert torch.equal(embeds.view(torch.int16), patterns.view(torch.int16))
-
-
-def every_other(vector: Tensor, fill: int) -> Tensor:
-    """The same numbers in every other place of a longer vector, and others between them."""
-    wide = vector.new_full((2 * len(vector),), fill)
-    wide[::2] = vector
-    return wide[::2]
+    check_bits("triton", TRITON_DEVICE, dtype)
 
 
 @DTYPES
 @pytest.mark.parametrize("hidden_size", [1, 64, 127])
 def test_strided_inputs(hidden_size: int, dtype: torch.dtype) -> None:
-    """And nothing is written between the rows."""
-    inject, commit = latent_step("triton")
-    step = make_step(17, hidden_size, dtype, 5)
-    want = step.to("cpu", torch.float64)
-    want_phase_R = want.inject(reference.inject)
-    reference.commit(want.hidden_RD, want_phase_R, want.slots_R, want.state)
-
-    moved = step.to(TRITON_DEVICE)
-    got = replace(
-        moved,
-        ids_R=every_other(moved.ids_R, PAD),
-        seq_lens_R=every_other(moved.seq_lens_R, 2),
-        slots_R=every_other(moved.slots_R, 0),
-        embeds_RD=in_wider_rows(moved.embeds_RD),
-        hidden_RD=in_wider_rows(moved.hidden_RD),
-        table_RB=in_wider_rows(moved.table_RB),
-    )
-    got_phase_R = got.inject(inject)
-    commit(got.hidden_RD, every_other(got_phase_R, 9), got.slots_R, got.state)
-    assert same(got_phase_R, want_phase_R)
-    assert same(got.embeds_RD, want.embeds_RD)
-    margins = got.embeds_RD.as_strided((16, 5), (hidden_size + 5, 1), storage_offset=hidden_size + 3)
-    assert torch.equal(margins, torch.zeros_like(margins))
-    check_states(got.state, want.state)
+    check_strided("triton", TRITON_DEVICE, make_step(17, hidden_size, dtype, 5))
 
 
 @pytest.mark.parametrize("name", ["embeds_RD", "hidden_RD", "table_RB"])
 def test_rows_that_are_not_contiguous_are_refused(name: str) -> None:
-    inject, commit = latent_step("triton")
-    step = make_step(3, 64, torch.float32, 5)
-    turned = replace(step, **{name: getattr(step, name).t().contiguous().t()})
-    calls = {"hidden_RD": lambda: commit(turned.hidden_RD, step.state.step_phase_R[:3], step.slots_R, step.state)}
-    with pytest.raises(ValueError, match="contiguous within a row"):
-        calls.get(name, lambda: turned.inject(inject))()
+    check_turned_is_refused("triton", name)
 
 
 def test_what_would_be_read_or_written_past_its_end_is_refused() -> None:
-    inject, commit = latent_step("triton")
-    step = make_step(3, 64, torch.float32, 5)
-    phase_T, kept_T = step.state.step_phase_R[:3], torch.ones(3, dtype=torch.bool)
-    with pytest.raises(ValueError, match=r"float16.*float32"):
-        replace(step, embeds_RD=step.embeds_RD.half()).inject(inject)
-    with pytest.raises(ValueError, match=r"float16.*float32"):
-        commit(step.hidden_RD.half(), phase_T, step.slots_R, step.state)
-    with pytest.raises(ValueError, match=r"63 wide.*64"):
-        replace(step, embeds_RD=step.embeds_RD[:, 1:]).inject(inject)
-    with pytest.raises(ValueError, match=r"63 wide.*64"):
-        commit(step.hidden_RD[:, 1:], phase_T, step.slots_R, step.state)
-    with pytest.raises(ValueError, match="3 requests"):
-        replace(step, slots_R=step.slots_R[:2]).inject(inject)
-    with pytest.raises(ValueError, match="3 tokens"):
-        commit(step.hidden_RD, phase_T[:2], step.slots_R, step.state)
-    with pytest.raises(ValueError, match="3 tokens"):
-        commit(step.hidden_RD, phase_T, step.slots_R, step.state, kept_T[:2], torch.tensor([0]))
-    with pytest.raises(ValueError, match="71 requests"):
-        commit(step.hidden_RD, phase_T, step.slots_R, step.state, kept_T, torch.zeros(71, dtype=torch.int64))
+    check_too_short_is_refused("triton")
 
 
 @pytest.mark.parametrize("what", ["one bit of a row", "the phase after a pad", "a row of its neighbour"])
