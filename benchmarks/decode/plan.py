@@ -20,15 +20,16 @@ class Plan:
     throughput_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 9, RANDOM: 3})
     second_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 15, RANDOM: 3})
     concurrencies: tuple[int, ...] = (1, 4, 16, 32, 64)
-    stock_concurrencies: tuple[int, ...] = (1, 16, 64)
     batches: tuple[int, ...] = (1, 8, 32)
     image_px: tuple[int, ...] = (256, 512, 1024)
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
     max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 128, RANDOM: 32})
-    stock_repetitions: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 80, RANDOM: 8})
-    # Of a turn: for each of those that are asked at once, and at least so many.
+    # By how many are asked at once. A turn of the embedded model is 60 ms, 200 ms and 700 ms.
+    stock_repetitions: dict[str, dict[int, int]] = field(
+        default_factory=lambda: {EMBEDDED: {1: 600, 16: 150, 64: 60}, RANDOM: {1: 12, 16: 8, 64: 6}}
+    )
+    # Of a turn: for each of those that are asked at once.
     stock_rounds: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 2, RANDOM: 1})
-    stock_requests: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 6, RANDOM: 4})
     stock_max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 64, RANDOM: 24})
     num_steps: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 24, RANDOM: 16})
     num_turns: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 120, RANDOM: 8})
@@ -49,9 +50,8 @@ def quick() -> Plan:
         repetitions=1,
         throughput_repetitions={EMBEDDED: 1},
         second_repetitions={EMBEDDED: 1},
-        stock_repetitions={EMBEDDED: 2},
+        stock_repetitions={EMBEDDED: {16: 2}},
         concurrencies=(1, 32),
-        stock_concurrencies=(16,),
         batches=(1, 8),
         block_counts={EMBEDDED: (1,)},
         num_turns={EMBEDDED: 4},

@@ -12,7 +12,7 @@ from benchmarks.decode.engines import ask, forget, served, set_threads
 from benchmarks.decode.figures import Bar, PartReport, ratios, spread
 from benchmarks.decode.models import load_with_long_blocks, without_latents
 from benchmarks.decode.plan import Plan
-from benchmarks.decode.throughput import Turn, check_equal
+from benchmarks.decode.throughput import check_equal
 from model_runner.model.cpu_kernels import use_cpu_kernels
 from model_runner.model.processing import ILVRDummyInputsBuilder, ILVRMultiModalProcessor, ILVRProcessingInfo
 
@@ -64,19 +64,20 @@ async def measure(plan: Plan) -> PartReport:
     for name in plan.models:
         model = load_with_long_blocks(name)
         set_threads(plan.threads[name])
-        turns = [Turn(at_once, count_of(plan, name, at_once)) for at_once in plan.stock_concurrencies]
-        found: dict[str, dict[str, list[float]]] = {f"{turn.concurrency}": {"ours": [], "stock": []} for turn in turns}
+        found: dict[str, dict[str, list[float]]] = {}
         async with served(model) as ours, served(model, STOCK) as stock:
-            for repetition in range(-1, plan.stock_repetitions[name]):  # the first does not count
-                for turn in turns:
-                    asked = model.requests(turn.count, plan.stock_max_tokens[name], seed=repetition + 1)
+            for concurrency, repetitions in plan.stock_repetitions[name].items():
+                rates = found[f"{concurrency}"] = {"ours": [], "stock": []}
+                for repetition in range(-1, repetitions):  # the first does not count
+                    count = plan.stock_rounds[name] * concurrency
+                    asked = model.requests(count, plan.stock_max_tokens[name], seed=repetition + 1)
                     sides = [("ours", ours, without_latents(asked)), ("stock", stock, asked)]
                     by_side = {}
                     for side, engine, requests in sides[:: 1 if repetition % 2 else -1]:
                         await forget(engine)
-                        answers = by_side[side] = await ask(engine, requests, turn.concurrency)
+                        answers = by_side[side] = await ask(engine, requests, concurrency)
                         if repetition >= 0:
-                            found[f"{turn.concurrency}"][side].append(answers.tokens_a_second)
+                            rates[side].append(answers.tokens_a_second)
                     check_equal(model, asked, by_side["ours"], by_side["stock"])
         raw[name] = found
         for concurrency, rates in found.items():
@@ -87,8 +88,3 @@ async def measure(plan: Plan) -> PartReport:
     header = ["model", "concurrent", "stock, tokens/s", "ours, tokens/s", "ours over stock"]
     title = "(c) Latents off, against stock vLLM"
     return PartReport(key="c", title=title, text=TEXT, header=header, rows=rows, bars=bars, raw=raw)
-
-
-def count_of(plan: Plan, name: str, concurrency: int) -> int:
-    """Requests of a turn."""
-    return max(plan.stock_requests[name], plan.stock_rounds[name] * concurrency)

@@ -42,7 +42,9 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self._text_TD: Tensor | None = None  # allocated in the first call, when width and type are known
         self.counters = LatentCounters()
         self.state: LatentState | None = None  # set by the worker as soon as the KV cache exists
-        self.inject, self.commit, self.decide = latent_step("host" if current_platform.is_cpu() else "triton")
+        self.inject, self.commit, self.decide, self.forbid = latent_step(
+            "host" if current_platform.is_cpu() else "triton"
+        )
         self.skips_known_rows = current_platform.is_cpu()
         if current_platform.is_cpu() and vllm_config.model_config.enforce_eager:
             use_cpu_kernels(self)
@@ -120,17 +122,16 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         of the step. T is R, or more where vLLM pads tokens but not requests.
         """
         num_requests = seq_lens_R.shape[0]
-        is_padded = len(ids_T) != num_requests
-        ids_R, embeds_RD = (ids_T[:num_requests], embeds_TD[:num_requests]) if is_padded else (ids_T, embeds_TD)
-        slots_R = slots_T[:num_requests]
-        phase_R = self.inject(ids_R, embeds_RD, seq_lens_R, block_table_RB[:num_requests], slots_R, state, self.spec)
+        ids_R, embeds_RD = _first(ids_T, num_requests), _first(embeds_TD, num_requests)
+        table_RB, slots_R = _first(block_table_RB, num_requests), _first(slots_T, num_requests)
+        phase_R = self.inject(ids_R, embeds_RD, seq_lens_R, table_RB, slots_R, state, self.spec)
         if self.feedback is not None:
             fed_RD = self.feedback.feed(embeds_RD, seq_lens_R - 1, phase_R, self.feed_rows_R3[:num_requests])
             embeds_RD.copy_(torch.where((phase_R > 1)[:, None], fed_RD, embeds_RD))
         if self.counters.is_tracing:
             self.counters.trace_decode(ids_R == self.spec.pad_id, phase_R, seq_lens_R, embeds_RD)
         hidden_TD = self._language_model(positions, embeds_TD)
-        self.commit(hidden_TD[:num_requests], phase_R, slots_R, state)
+        self.commit(_first(hidden_TD, num_requests), phase_R, slots_R, state)
         return hidden_TD
 
     def _prefill(
@@ -207,7 +208,9 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             logits = self._logits_of_open_rows(hidden_states, self.state.memory.request_phases[: len(hidden_states)])
         else:
             logits = super().compute_logits(hidden_states)
-        return None if logits is None else logits.index_fill_(1, self._never_chosen, float("-inf"))
+        if logits is not None:
+            self.forbid(logits, self._never_chosen)
+        return logits
 
     def _logits_of_open_rows(self, hidden_RD: Tensor, phases: NDArray[np.int32]) -> Tensor | None:
         """Rows inside a ``fixed`` block have zeros: their next token is known. [R, vocabulary].
@@ -221,3 +224,8 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             of_open: Any = super().compute_logits(hidden_RD[open_rows])
             logits_RV[open_rows] = of_open
         return logits_RV
+
+
+def _first(rows: Tensor, count: int) -> Tensor:
+    """Those rows, which mostly are all there are: a view of them would cost more than to ask."""
+    return rows if rows.shape[0] == count else rows[:count]

@@ -13,6 +13,7 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 from vllm.v1.worker.gpu.sample.logits_processor.interface import LogitsProcessor as LogitsProcessorV2
 
+from model_runner.kernels.latent_step import latent_step
 from model_runner.model.keys import LATENT_OFF, spec_of
 
 if TYPE_CHECKING:
@@ -24,8 +25,9 @@ class LatentOff(LogitsProcessor):
     """Touches the rows of such requests only, and costs nothing when there is none."""
 
     def __init__(self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool) -> None:
-        self.start_id: int = spec_of(vllm_config).start_id
         self.device = device
+        self.start = torch.tensor([spec_of(vllm_config).start_id], device=device)
+        self.forbid = latent_step("host" if device.type == "cpu" else "reference").forbid
         self.requests: dict[int, bool] = {}
         self.rows = torch.empty(0, dtype=torch.long, device=device)
 
@@ -38,7 +40,7 @@ class LatentOff(LogitsProcessor):
 
     def apply(self, logits: Tensor) -> Tensor:
         if self.requests:
-            logits[:, self.start_id].index_fill_(0, self.rows, float("-inf"))
+            self.forbid(logits, self.start, self.rows)
         return logits
 
 

@@ -47,7 +47,7 @@ class LatentWorkerMixin:
         if self.use_v2_model_runner:
             gate_manager(self.model_runner.cudagraph_manager, self._needs_python)
         else:
-            self.model_runner.sampler.register_forward_hook(lambda _, args, output: apply_block_rule(model, output))
+            self._keep_block_rule(self.model_runner.sampler, model)
             gate_dispatcher(self.model_runner.cudagraph_dispatcher, self._needs_python)
         mode = self.vllm_config.additional_config[ABLATION_KEY]
         if mode != "none":
@@ -59,6 +59,17 @@ class LatentWorkerMixin:
                 device=str(self.device),
             )
             model.ablate(Feedback(mode, bank), self._feed_rows())
+
+    def _keep_block_rule(self, sampler: Any, model: Any) -> None:
+        """On the instance, for a hook makes PyTorch take a slower way to call the sampler."""
+        sample = sampler.forward
+
+        def by_rule(*args: Any, **kwargs: Any) -> Any:
+            output = sample(*args, **kwargs)
+            apply_block_rule(model, output)
+            return output
+
+        sampler.forward = by_rule
 
     def _check_attention(self) -> None:
         """Raises ``ValueError`` where latent state could not be found by KV block, with one line."""

@@ -12,14 +12,15 @@ import torch
 from benchmarks import gpu
 from benchmarks.gpu import Cell, rows_of
 from benchmarks.gpu_shape import SHAPES, START_ID, write_folder
+from benchmarks.runners import Runner
 from model_runner.checkpoint import read_checkpoint
 from model_runner.engine.base import EngineRequest, TokenDelta
 from model_runner.generation import GenerationDefaults
 from tests.servers import ROOT
 
 
-def cell(graphs: str, kind: gpu.Kind, ms: list[float]) -> Cell:
-    return Cell(graphs=graphs, kind=kind, batch=8, tpot_ms=ms)
+def cell(graphs: str, kind: gpu.Kind, ms: list[float], runner: Runner = "V2") -> Cell:
+    return Cell(runner=runner, graphs=graphs, kind=kind, batch=8, tpot_ms=ms)
 
 
 def test_a_row_has_steps_their_ratio_and_what_graphs_gain() -> None:
@@ -28,10 +29,13 @@ def test_a_row_has_steps_their_ratio_and_what_graphs_gain() -> None:
         cell("eager", "latent", [22.05, 22.05, 22.05]),
         cell("graphs", "text", [10.0, 10.0, 10.0]),
         cell("graphs", "latent", [10.5, 10.5, 10.5]),
+        cell("graphs", "text", [8.0], "V1"),
+        cell("graphs", "latent", [8.4], "V1"),
     ]
     assert rows_of(cells) == [
-        ["eager", "8", "21.00 (20.00–22.00)", "22.05 (22.05–22.05)", "1.050", "–"],
-        ["graphs", "8", "10.00 (10.00–10.00)", "10.50 (10.50–10.50)", "1.050", "2.10"],
+        ["V2", "eager", "8", "21.00 (20.00–22.00)", "22.05 (22.05–22.05)", "1.050", "–"],
+        ["V2", "graphs", "8", "10.00 (10.00–10.00)", "10.50 (10.50–10.50)", "1.050", "2.10"],
+        ["V1", "graphs", "8", "8.00 (8.00–8.00)", "8.40 (8.40–8.40)", "1.050", "–"],
     ]
 
 
@@ -123,7 +127,7 @@ def test_it_runs(tmp_path: Path) -> None:
         (3, "latent"),
     ]
     assert all(len(one["tpot_ms"]) == 2 and min(one["tpot_ms"]) > 0 for one in report["cells"])
-    assert "| eager | 3 |" in (tmp_path / "gpu.md").read_text()
+    assert "| V1 | eager | 3 |" in (tmp_path / "gpu.md").read_text()
 
 
 @pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="there is a GPU: then it is an error")

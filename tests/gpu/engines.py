@@ -1,20 +1,18 @@
 """Engines as production starts them, with a runner, a graph mode and latent-step kernels of the test's choice."""
 
-import os
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.runners import Runner, chosen
 from contracts.manifest import BlockRule
 from model_runner.checkpoint import Checkpoint, read_checkpoint
 from model_runner.engine.vllm_engine import VllmEngine
 from model_runner.generation import GenerationDefaults, read_generation_defaults
 from model_runner.settings import RunnerSettings
 
-Runner = Literal["V1", "V2"]
 Graphs = Literal["eager", "PIECEWISE", "FULL_AND_PIECEWISE"]
-RUNNER_VARIABLE = "VLLM_USE_V2_MODEL_RUNNER"
 
 
 def read(folder: Path, *, is_cpu: bool, rule: BlockRule | None = None) -> tuple[Checkpoint, GenerationDefaults]:
@@ -37,7 +35,7 @@ async def running(
     arguments: dict[str, Any] = {"worker_cls": f"tests.gpu.workers.{worker}"}
     if graphs != "eager":
         arguments["compilation_config"] = {"cudagraph_mode": graphs}
-    with _chosen(runner):
+    with chosen(runner):
         engine = VllmEngine.start(
             RunnerSettings(model=checkpoint.folder, **told), checkpoint, defaults, arguments=arguments
         )
@@ -46,15 +44,3 @@ async def running(
         yield engine
     finally:
         await engine.aclose()
-
-
-@contextmanager
-def _chosen(runner: Runner) -> Iterator[None]:
-    before = os.environ.get(RUNNER_VARIABLE)
-    os.environ[RUNNER_VARIABLE] = "1" if runner == "V2" else "0"
-    try:
-        yield
-    finally:
-        os.environ.pop(RUNNER_VARIABLE)
-        if before is not None:
-            os.environ[RUNNER_VARIABLE] = before

@@ -5,8 +5,9 @@ either takes some microseconds, whatever it does, and a part took up to ten. Wha
 ``reference`` reads and writes, bit for bit, but for vectors of phase 0, which nobody reads, and ``discard``: neither is
 written.
 
-A tensor's every property has its price too: a step as vLLM gives it is known by few of them, and what does not look
-like one is checked in full, and brought into that form.
+To ask a tensor something has its price too, which is why the cheapest questions are asked (``numel`` takes a fifth of
+``len``): a step as vLLM gives it is known by them, and what does not look like one is checked in full, and brought into
+that form.
 """
 
 import torch
@@ -16,6 +17,9 @@ from contracts.manifest import LatentSpec
 from model_runner.kernels.latent_step import loops
 from model_runner.kernels.latent_step.checks import check_commit, check_inject
 from model_runner.kernels.latent_step.reference import LatentState
+
+# As int32 or int16.
+MINUS_INFINITY = {torch.float32: -0x800000, torch.float16: -0x400, torch.bfloat16: -0x80}
 
 
 def inject(
@@ -32,7 +36,7 @@ def inject(
     Raises:
         ValueError: see ``check_inject``.
     """
-    memory, num_requests = state.memory, len(ids_R)
+    memory, num_requests = state.memory, ids_R.numel()
     embeds_stride, embeds_step = embeds_RD.stride()
     table_stride, table_step = block_table_RB.stride()
     is_usual = (
@@ -41,7 +45,7 @@ def inject(
         and embeds_RD.dtype is memory.dtype
         and ids_R.dtype is seq_lens_R.dtype is block_table_RB.dtype is torch.int32
         and slots_R.dtype is torch.int64
-        and len(seq_lens_R) == len(block_table_RB) == len(slots_R) == num_requests <= memory.max_requests
+        and seq_lens_R.numel() == slots_R.numel() == block_table_RB.shape[0] == num_requests <= memory.max_requests
         and ids_R.is_contiguous()
         and seq_lens_R.is_contiguous()
         and slots_R.is_contiguous()
@@ -69,7 +73,7 @@ def inject(
         spec.pad_id,
         spec.size,
     )
-    return state.step_phase_R[:num_requests]
+    return memory.step_phases[num_requests]
 
 
 def commit(
@@ -85,7 +89,7 @@ def commit(
     Raises:
         ValueError: see ``check_commit``.
     """
-    memory, num_tokens = state.memory, len(phase_T)
+    memory, num_tokens = state.memory, phase_T.numel()
     hidden_stride, hidden_step = hidden_TD.stride()
     is_usual = (
         kept_T is last_R is None
@@ -94,7 +98,7 @@ def commit(
         and hidden_TD.dtype is memory.dtype
         and phase_T.dtype is torch.int32
         and slots_T.dtype is torch.int64
-        and len(slots_T) == num_tokens <= memory.max_requests
+        and slots_T.numel() == num_tokens <= memory.max_requests
         and phase_T.is_contiguous()
         and slots_T.is_contiguous()
     )
@@ -105,7 +109,7 @@ def commit(
         last_R = None if last_R is None else _flat(last_R, torch.int64)
     memory.is_inside = loops.commit(
         num_tokens,
-        num_tokens if last_R is None else len(last_R),
+        num_tokens if last_R is None else last_R.numel(),
         hidden_TD.data_ptr(),
         hidden_stride * memory.item_bytes,
         phase_T.data_ptr(),
@@ -142,6 +146,29 @@ def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:
         spec.end_id,
     )
     return decided if chosen_R.dtype is torch.int32 else decided.to(chosen_R.dtype)
+
+
+def forbid(logits_RV: Tensor, tokens_N: Tensor, rows_M: Tensor | None = None) -> None:
+    """As ``reference.forbid``.
+
+    Raises:
+        ValueError: logits are strided within a row, or of a type that no model has.
+    """
+    row_stride, step = logits_RV.stride()
+    dtype = logits_RV.dtype
+    if step != 1 or dtype not in MINUS_INFINITY:
+        raise ValueError(f"logits of {dtype} and of strides {logits_RV.stride()}")
+    item_bytes = dtype.itemsize
+    loops.forbid(
+        logits_RV.shape[0] if rows_M is None else rows_M.numel(),
+        tokens_N.numel(),
+        logits_RV.data_ptr(),
+        row_stride * item_bytes,
+        tokens_N.data_ptr(),
+        0 if rows_M is None else rows_M.data_ptr(),
+        item_bytes,
+        MINUS_INFINITY[dtype],
+    )
 
 
 def _flat(vector: Tensor, dtype: torch.dtype = torch.int32) -> Tensor:

@@ -27,7 +27,8 @@ def _pointer_to(element):
     return pointer
 
 
-_int32, _int64, _bytes = _pointer_to(types.int32), _pointer_to(types.int64), _pointer_to(types.uint8)
+_bytes, _int16 = _pointer_to(types.uint8), _pointer_to(types.int16)
+_int32, _int64 = _pointer_to(types.int32), _pointer_to(types.int64)
 
 
 def _compiled(returned, num_numbers):
@@ -105,6 +106,19 @@ def commit(
         _int32(request_phase)[row] = of_last
         is_inside = is_inside or of_last != 0
     return is_inside
+
+
+@_compiled("void", 8)
+def forbid(num_rows, num_tokens, logits, row_bytes, tokens, rows, item_bytes, infinity):
+    """infinity: the bits of minus infinity. ``rows`` and ``tokens`` are int64; without the former all are meant."""
+    for at in range(num_rows):
+        row = _int64(rows)[at] if rows != 0 else at
+        for token in range(num_tokens):
+            where = logits + row * row_bytes + _int64(tokens)[token] * item_bytes
+            if item_bytes == 4:
+                _int32(where)[0] = infinity
+            else:
+                _int16(where)[0] = infinity
 
 
 @_compiled("void", 9)

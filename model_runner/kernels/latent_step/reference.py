@@ -68,8 +68,9 @@ class LatentState:
 class HostMemory:
     """Where the buffers lie and how large they are, asked once, and what of them the host looks at.
 
-    request_phases: that buffer as NumPy sees it. is_inside: whether a request may be inside a block after the last
-    commit; ``host.commit`` alone knows when none is.
+    step_phases: views of ``step_phase_R``, the first so many of it. request_phases: ``request_phase_R`` as NumPy sees
+    it. is_inside: whether a request may be inside a block after the last commit; ``host.commit`` alone knows when none
+    is.
     """
 
     def __init__(self, state: LatentState) -> None:
@@ -81,6 +82,7 @@ class HostMemory:
         self.item_bytes = self.dtype.itemsize
         self.row_bytes = self.item_bytes * self.hidden_size
         self.max_requests = len(state.step_phase_R)
+        self.step_phases = [state.step_phase_R[:count] for count in range(self.max_requests + 1)]
         self.request_phases = state.request_phase_R.numpy()
         self.is_inside = True
 
@@ -152,6 +154,14 @@ def commit(
     state.phase_B.index_copy_(0, rows_T, phase_T)
     phase_R = phase_T if last_R is None else phase_T[last_R]
     state.request_phase_R[: phase_R.shape[0]].copy_(phase_R)
+
+
+def forbid(logits_RV: Tensor, tokens_N: Tensor, rows_M: Tensor | None = None) -> None:
+    """In place: these tokens have no chance, in these rows or in all. Vectors of int64. Does not synchronise."""
+    if rows_M is None:
+        logits_RV.index_fill_(1, tokens_N, float("-inf"))
+    else:
+        logits_RV[rows_M[:, None], tokens_N] = float("-inf")
 
 
 def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:

@@ -14,7 +14,7 @@ from tests.model_runner.simulator import PAD
 
 def check_bits(implementation: Implementation, device: str, dtype: torch.dtype) -> None:
     """Every pattern of 16 bits, as one number or as two halves of one: NaN with their payloads, subnormals, -0."""
-    inject, commit, _ = latent_step(implementation)
+    inject, commit, *_ = latent_step(implementation)
     patterns = torch.arange(2**16, dtype=torch.int32).to(torch.int16).view(dtype).view(16, -1).to(device)
     state = LatentState.allocate(
         num_blocks=16, block_size=1, max_requests=16, hidden_size=patterns.shape[1], dtype=dtype, device=device
@@ -42,7 +42,7 @@ def check_strided(
     alike: Callable[[LatentState, LatentState], None] = check_states,
 ) -> None:
     """And nothing is written between the rows."""
-    inject, commit, _ = latent_step(implementation)
+    inject, commit, *_ = latent_step(implementation)
     want = step.to("cpu", torch.float64)
     want_phase_R = want.inject(reference.inject)
     reference.commit(want.hidden_RD, want_phase_R, want.slots_R, want.state)
@@ -68,7 +68,7 @@ def check_strided(
 
 
 def check_turned_is_refused(implementation: Implementation, name: str) -> None:
-    inject, commit, _ = latent_step(implementation)
+    inject, commit, *_ = latent_step(implementation)
     step = make_step(3, 64, torch.float32, 5)
     turned = replace(step, **{name: getattr(step, name).t().contiguous().t()})
     calls = {"hidden_RD": lambda: commit(turned.hidden_RD, step.state.step_phase_R[:3], step.slots_R, step.state)}
@@ -77,7 +77,7 @@ def check_turned_is_refused(implementation: Implementation, name: str) -> None:
 
 
 def check_too_short_is_refused(implementation: Implementation) -> None:
-    inject, commit, _ = latent_step(implementation)
+    inject, commit, *_ = latent_step(implementation)
     step = make_step(3, 64, torch.float32, 5)
     phase_T, kept_T = step.state.step_phase_R[:3], torch.ones(3, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"float16.*float32"):

@@ -111,7 +111,7 @@ def check(
     alike: Callable[[LatentState, LatentState], None] = check_states,
 ) -> None:
     """inject, then commit: the implementation on one, the definition on a copy of it in float64."""
-    inject, commit, _ = latent_step(implementation)
+    inject, commit, *_ = latent_step(implementation)
     got_phase_R, want_phase_R = got.inject(inject), want.inject(reference.inject)
     assert same(got_phase_R, want_phase_R)
     assert same(got.embeds_RD, want.embeds_RD)

@@ -27,7 +27,7 @@ def reserved(tmp_path: Path) -> torch.Tensor:
 @on_cpu
 def test_rows_beyond_2_to_the_31(implementation: str, reserved: torch.Tensor) -> None:
     """State rows of a large cache, and rows of embeddings and hidden states that are far from each other."""
-    inject, commit, _ = latent_step(implementation)
+    inject, commit, *_ = latent_step(implementation)
     feedback_BD = reserved[: (NUM_BLOCKS + 2) * HIDDEN_SIZE].view(-1, HIDDEN_SIZE)
     apart = LIMIT // 2 + 8  # row 2 begins beyond the limit
     rest = reserved[feedback_BD.numel() :]

@@ -55,7 +55,7 @@ def test_a_run_of_decode_steps_as_the_simulator(
     is_decided: whether the sampler's choices pass through ``decide``, with the phases that ``commit`` left for it, as
     in an engine; or whether they are fed as they are, as another engine's history might be.
     """
-    inject, commit, decide = latent_step(implementation)
+    inject, commit, decide, _ = latent_step(implementation)
     width = -(-WIDTH // block_size)
     blocks = list(range(len(sampled) * width))
     rng.shuffle(blocks)

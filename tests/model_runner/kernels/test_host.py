@@ -26,6 +26,7 @@ from tests.model_runner.kernels.steps import (
     SPEC,
     Step,
     check_states,
+    in_wider_rows,
     make_step,
 )
 
@@ -90,6 +91,25 @@ def test_what_would_be_read_or_written_past_its_end_is_refused() -> None:
     check_too_short_is_refused("host")
     with pytest.raises(ValueError, match=r"\(3, 1\) tokens.*\(2, 1\)"):
         host.decide(torch.zeros(3, 1), torch.zeros(2, 1), SPEC)
+
+
+@DTYPES
+@pytest.mark.parametrize("rows", [None, [], [0], [4, 0, 2]], ids=str)
+def test_tokens_that_are_forbidden(dtype: torch.dtype, rows: list[int] | None) -> None:
+    """In rows within wider ones, and nothing else is touched."""
+    tokens = torch.tensor([6, 0])
+    got, want = (in_wider_rows(torch.arange(35, dtype=dtype).view(5, 7)) for _ in range(2))
+    for forbid, logits in ((host.forbid, got), (reference.forbid, want)):
+        forbid(logits, tokens, None if rows is None else torch.tensor(rows, dtype=torch.int64))
+    assert int(want.isinf().sum()) == 2 * (5 if rows is None else len(rows))
+    wide = [logits.as_strided((5, 12), (12, 1), storage_offset=0) for logits in (got, want)]
+    assert torch.equal(wide[0], wide[1])
+
+
+def test_logits_that_cannot_be_written_are_refused() -> None:
+    for logits in (torch.zeros(2, 3).t(), torch.zeros(2, 3).double()):
+        with pytest.raises(ValueError, match="logits of"):
+            host.forbid(logits, torch.tensor([0]))
 
 
 def test_the_comparison_notices_a_bit() -> None:

@@ -15,7 +15,7 @@ from tests.model_runner.simulator import END, EOS, PAD, START, A, make_spec
 class TestInject:
     def test_a_latent_gets_the_row_of_the_position_before(self, implementation: str) -> None:
         """Both in the middle of a block of the cache and at its beginning, where the row is another one."""
-        inject, _, _ = latent_step(implementation)
+        inject, *_ = latent_step(implementation)
         state = make_state(block_size=2)
         state.feedback_BD[5], state.phase_B[5] = 7.0, 1
         state.feedback_BD[6], state.phase_B[6] = 8.0, 2
@@ -26,7 +26,7 @@ class TestInject:
         assert phase.tolist() == [2, 3]
 
     def test_ordinary_tokens_keep_their_embedding(self, implementation: str) -> None:
-        inject, _, _ = latent_step(implementation)
+        inject, *_ = latent_step(implementation)
         state = make_state(block_size=2)  # every row says: inside a block
         embeds, table = rows(1, 2, 3, 4), ints(1).expand(4, 1)
         phase = inject(ints(START, END, A, EOS), embeds, ints(2, 2, 2, 2), table, ints(3, 3, 3, 3), state, make_spec())
@@ -34,14 +34,14 @@ class TestInject:
         assert phase.tolist() == [1, 0, 0, 0]
 
     def test_position_0_has_nothing_before_it(self, implementation: str) -> None:
-        inject, _, _ = latent_step(implementation)
+        inject, *_ = latent_step(implementation)
         embeds, table = rows(1, 2), ints(0, 0)[:, None]
         phase = inject(ints(PAD, START), embeds, ints(1, 1), table, ints(0, 0), make_state(), make_spec())
         assert embeds.tolist() == rows(1, 2).tolist()
         assert phase.tolist() == [0, 1]
 
     def test_a_stray_pad_is_a_token_like_any_other(self, implementation: str) -> None:
-        inject, _, _ = latent_step(implementation)
+        inject, *_ = latent_step(implementation)
         state = make_state()
         state.phase_B[0], state.phase_B[1] = 0, 4  # outside a block; after K pads
         embeds, table = rows(1, 2), ints(0, 1)[:, None]
@@ -51,7 +51,7 @@ class TestInject:
 
     def test_phases_lie_where_a_graph_finds_them(self, implementation: str) -> None:
         """No new buffer: what is returned is the head of the one of the state, and the rest of it is left alone."""
-        inject, _, _ = latent_step(implementation)
+        inject, *_ = latent_step(implementation)
         state = make_state()
         state.step_phase_R.fill_(9)
         phase = inject(ints(A, START), rows(1, 2), ints(1, 1), ints(0, 1)[:, None], ints(0, 2), state, make_spec())
@@ -60,7 +60,7 @@ class TestInject:
 
     def test_padded_requests_do_nothing(self, implementation: str) -> None:
         """Whatever stands in their row of the batch: nothing, or what an earlier request left there."""
-        inject, commit, _ = latent_step(implementation)
+        inject, commit, *_ = latent_step(implementation)
         state = make_state()
         before = state.feedback_BD.clone(), state.phase_B.clone()
         ids, embeds, table = ints(PAD, PAD, START), rows(1, 2, 3), ints(0, 7, 7)[:, None]
@@ -76,7 +76,7 @@ class TestInject:
 @on_cpu
 class TestCommit:
     def test_a_slot_says_which_row(self, implementation: str) -> None:
-        _, commit, _ = latent_step(implementation)
+        _, commit, *_ = latent_step(implementation)
         state = make_state(num_blocks=4, block_size=4)
         commit(rows(1, 2, 3), ints(4, 1, 3), torch.tensor([0, 7, 12]), state)
         assert state.feedback_BD[:4, 0].nan_to_num(-1).tolist() == [1, 2, -1, 3]
@@ -84,7 +84,7 @@ class TestCommit:
         assert state.request_phase_R[:3].tolist() == [4, 1, 3]
 
     def test_what_is_not_kept_is_not_written(self, implementation: str) -> None:
-        _, commit, _ = latent_step(implementation)
+        _, commit, *_ = latent_step(implementation)
         state = make_state(num_blocks=4, block_size=4)
         kept, last = torch.tensor([True, False, True, True]), torch.tensor([0, 3])
         commit(rows(1, 2, 3, 4), ints(5, 6, 7, 8), torch.tensor([0, 4, -1, 13]), state, kept, last)
@@ -95,7 +95,7 @@ class TestCommit:
 
     def test_the_phase_of_a_request_is_that_of_its_last_token(self, implementation: str) -> None:
         """Whether or not that token is kept or has a slot, and with more requests than tokens: padded ones."""
-        _, commit, _ = latent_step(implementation)
+        _, commit, *_ = latent_step(implementation)
         state = make_state(num_blocks=4, block_size=4)
         state.request_phase_R.fill_(9)
         kept, last = torch.tensor([True, False, False]), torch.tensor([2, 0, 1, 1, 2])
@@ -104,15 +104,15 @@ class TestCommit:
 
 
 def test_the_implementation_asked_for_is_the_one_that_runs() -> None:
-    assert latent_step("reference") == (reference.inject, reference.commit, reference.decide)
+    assert latent_step("reference") == (reference.inject, reference.commit, reference.decide, reference.forbid)
     from model_runner.kernels.latent_step import host
 
-    assert latent_step("host") == (host.inject, host.commit, host.decide)
+    assert latent_step("host") == (host.inject, host.commit, host.decide, host.forbid)
     assert host.inject is not reference.inject
     if HAS_TRITON:
         from model_runner.kernels.latent_step import kernel
 
-        assert latent_step("triton") == (kernel.inject, kernel.commit, reference.decide)
+        assert latent_step("triton") == (kernel.inject, kernel.commit, reference.decide, reference.forbid)
         assert kernel.inject is not reference.inject
         assert kernel.commit is not reference.commit
 

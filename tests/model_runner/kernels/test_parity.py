@@ -71,7 +71,7 @@ def test_the_cases_hold_what_they_are_for() -> None:
 @pytest.mark.parametrize("ints", [torch.int32, torch.int64], ids=str)
 def test_several_tokens_per_request(hidden_size: int, dtype: torch.dtype, ints: torch.dtype) -> None:
     """The commit of a prefill step: some tokens are kept, last tokens in any order, more requests than tokens."""
-    _, commit, _ = latent_step("triton")
+    _, commit, *_ = latent_step("triton")
     step = make_step(17, hidden_size, dtype, 5, ints=ints)
     phase_T = (torch.arange(17) % (SIZE + 2)).int()
     kept_T = torch.arange(17) % 3 != 1

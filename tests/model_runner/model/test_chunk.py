@@ -48,7 +48,7 @@ class World:
         implementation: str = "reference",
         decodes: bool = False,
     ) -> None:
-        self.inject, self.commit, _ = latent_step(implementation)
+        self.inject, self.commit, *_ = latent_step(implementation)
         self.decodes = decodes
         self.requests = [Request(ids) for ids in requests]
         self.block_size = block_size
