@@ -24,7 +24,7 @@ class Plan:
     image_px: tuple[int, ...] = (256, 512, 1024)
     threads: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 1, RANDOM: 2})
     max_tokens: dict[str, int] = field(default_factory=lambda: {EMBEDDED: 128, RANDOM: 32})
-    # By how many are asked at once. A turn of the embedded model is 60 ms, 200 ms and 700 ms.
+    # By how many are asked at once.
     stock_repetitions: dict[str, dict[int, int]] = field(
         default_factory=lambda: {EMBEDDED: {1: 600, 16: 150, 64: 60}, RANDOM: {1: 12, 16: 8, 64: 6}}
     )

@@ -42,7 +42,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         self._text_TD: Tensor | None = None  # allocated in the first call, when width and type are known
         self.counters = LatentCounters()
         self.state: LatentState | None = None  # set by the worker as soon as the KV cache exists
-        self.inject, self.commit, self.decide, self.forbid = latent_step(
+        self.inject, self.commit, self.decide, self.mask_logits = latent_step(
             "host" if current_platform.is_cpu() else "triton"
         )
         self.skips_known_rows = current_platform.is_cpu()
@@ -209,7 +209,7 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         else:
             logits = super().compute_logits(hidden_states)
         if logits is not None:
-            self.forbid(logits, self._never_chosen)
+            self.mask_logits(logits, self._never_chosen)
         return logits
 
     def _logits_of_open_rows(self, hidden_RD: Tensor, phases: NDArray[np.int32]) -> Tensor | None:

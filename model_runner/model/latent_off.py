@@ -27,7 +27,7 @@ class LatentOff(LogitsProcessor):
     def __init__(self, vllm_config: "VllmConfig", device: torch.device, is_pin_memory: bool) -> None:
         self.device = device
         self.start = torch.tensor([spec_of(vllm_config).start_id], device=device)
-        self.forbid = latent_step("host" if device.type == "cpu" else "reference").forbid
+        self.mask_logits = latent_step("host" if device.type == "cpu" else "reference").mask_logits
         self.requests: dict[int, bool] = {}
         self.rows = torch.empty(0, dtype=torch.long, device=device)
 
@@ -40,7 +40,7 @@ class LatentOff(LogitsProcessor):
 
     def apply(self, logits: Tensor) -> Tensor:
         if self.requests:
-            self.forbid(logits, self.start, self.rows)
+            self.mask_logits(logits, self.start, self.rows)
         return logits
 
 

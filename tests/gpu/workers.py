@@ -20,7 +20,7 @@ class Told:
         super().load_model(**kwargs)  # type: ignore[misc]
         if self.implementation is not None:
             model = self.model_runner.get_model()  # type: ignore[attr-defined]
-            model.inject, model.commit, model.decide, model.forbid = latent_step(self.implementation)
+            model.inject, model.commit, model.decide, model.mask_logits = latent_step(self.implementation)
 
     def initialize_from_config(self, kv_cache_config: Any) -> None:
         super().initialize_from_config(kv_cache_config)  # type: ignore[misc]

@@ -44,7 +44,7 @@ class Decide(Protocol):
     def __call__(self, chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor: ...
 
 
-class Forbid(Protocol):
+class MaskLogits(Protocol):
     def __call__(self, logits_RV: Tensor, tokens_N: Tensor, rows_M: Tensor | None = None) -> None: ...
 
 
@@ -52,7 +52,7 @@ class LatentStep(NamedTuple):
     inject: Inject
     commit: Commit
     decide: Decide
-    forbid: Forbid
+    mask_logits: MaskLogits
 
 
 def latent_step(implementation: Implementation) -> LatentStep:
@@ -60,12 +60,12 @@ def latent_step(implementation: Implementation) -> LatentStep:
     if implementation == "host":
         from model_runner.kernels.latent_step import host  # compiles, for a second
 
-        return LatentStep(host.inject, host.commit, host.decide, host.forbid)
+        return LatentStep(host.inject, host.commit, host.decide, host.mask_logits)
     if implementation == "triton":
         from model_runner.kernels.latent_step import kernel
 
-        return LatentStep(kernel.inject, kernel.commit, reference.decide, reference.forbid)
-    return LatentStep(reference.inject, reference.commit, reference.decide, reference.forbid)
+        return LatentStep(kernel.inject, kernel.commit, reference.decide, reference.mask_logits)
+    return LatentStep(reference.inject, reference.commit, reference.decide, reference.mask_logits)
 
 
 __all__ = ["Implementation", "LatentState", "LatentStep", "decide", "is_inner_pad", "latent_step", "next_phase"]

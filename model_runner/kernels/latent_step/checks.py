@@ -8,7 +8,8 @@ from model_runner.kernels.latent_step.reference import LatentState
 def check_inject(
     ids_R: Tensor, embeds_RD: Tensor, seq_lens_R: Tensor, block_table_RB: Tensor, slots_R: Tensor, state: LatentState
 ) -> None:
-    """
+    """What ``inject`` cannot be given.
+
     Raises:
         ValueError: embeds or block table are strided within a row, embeds are of another type or width than the state,
             there are more requests than it is for, or lengths differ.
@@ -30,7 +31,8 @@ def check_commit(
     kept_T: Tensor | None,
     last_R: Tensor | None,
 ) -> None:
-    """
+    """What ``commit`` cannot be given.
+
     Raises:
         ValueError: hidden is strided within a row, or of another type or width than the state; there are more requests
             than it is for, or lengths differ.

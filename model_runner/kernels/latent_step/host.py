@@ -1,13 +1,11 @@
 """The same where tensors lie in the host's memory: one compiled loop for each part (``loops``).
 
-With few rows the definition takes longer to call than to compute, and so does NumPy: in a running engine a call of
-either takes some microseconds, whatever it does, and a part took up to ten. What is read and written is what
-``reference`` reads and writes, bit for bit, but for vectors of phase 0, which nobody reads, and ``discard``: neither is
-written.
+With few rows the definition takes longer to call than to compute, and so would NumPy: it is the number of calls that
+costs, not what each does. What is read and written is what ``reference`` reads and writes, bit for bit, but for
+``discard``, which is not written.
 
-To ask a tensor something has its price too, which is why the cheapest questions are asked (``numel`` takes a fifth of
-``len``): a step as vLLM gives it is known by them, and what does not look like one is checked in full, and brought into
-that form.
+To ask a tensor something has its price too, so the cheapest questions are asked (``numel``, not ``len``): a step as
+vLLM gives it is known by them, and what does not look like one is checked in full, and brought into that form.
 """
 
 import torch
@@ -148,18 +146,20 @@ def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:
     return decided if chosen_R.dtype is torch.int32 else decided.to(chosen_R.dtype)
 
 
-def forbid(logits_RV: Tensor, tokens_N: Tensor, rows_M: Tensor | None = None) -> None:
-    """As ``reference.forbid``.
+def mask_logits(logits_RV: Tensor, tokens_N: Tensor, rows_M: Tensor | None = None) -> None:
+    """As ``reference.mask_logits``.
 
     Raises:
-        ValueError: logits are strided within a row, or of a type that no model has.
+        ValueError: logits are strided within a row, or of a type that no model has; or a vector is not of int64.
     """
     row_stride, step = logits_RV.stride()
     dtype = logits_RV.dtype
     if step != 1 or dtype not in MINUS_INFINITY:
         raise ValueError(f"logits of {dtype} and of strides {logits_RV.stride()}")
+    if not tokens_N.dtype is torch.int64 is (tokens_N if rows_M is None else rows_M).dtype:
+        raise ValueError("tokens and rows must be of int64")
     item_bytes = dtype.itemsize
-    loops.forbid(
+    loops.mask_logits(
         logits_RV.shape[0] if rows_M is None else rows_M.numel(),
         tokens_N.numel(),
         logits_RV.data_ptr(),

@@ -92,14 +92,13 @@ def commit(
     request_phase,
     block_size,
 ):
-    """Whether a request is inside a block after it. Vectors of phase 0 are left out: nobody reads them."""
+    """Whether a request is inside a block after it."""
     for row in range(num_tokens):
         slot = _int64(slots)[row]
         if slot >= 0 and (kept == 0 or _bytes(kept)[row]):
             block = slot // block_size
             _int32(phase)[block] = _int32(phase_after)[row]
-            if _int32(phase_after)[row] != 0:
-                _copy(hidden + row * hidden_stride, feedback + block * row_bytes, row_bytes)
+            _copy(hidden + row * hidden_stride, feedback + block * row_bytes, row_bytes)
     is_inside = False
     for row in range(num_requests):
         of_last = _int32(phase_after)[_int64(last)[row] if last != 0 else row]
@@ -109,7 +108,7 @@ def commit(
 
 
 @_compiled("void", 8)
-def forbid(num_rows, num_tokens, logits, row_bytes, tokens, rows, item_bytes, infinity):
+def mask_logits(num_rows, num_tokens, logits, row_bytes, tokens, rows, item_bytes, infinity):
     """infinity: the bits of minus infinity. ``rows`` and ``tokens`` are int64; without the former all are meant."""
     for at in range(num_rows):
         row = _int64(rows)[at] if rows != 0 else at

@@ -156,7 +156,7 @@ def commit(
     state.request_phase_R[: phase_R.shape[0]].copy_(phase_R)
 
 
-def forbid(logits_RV: Tensor, tokens_N: Tensor, rows_M: Tensor | None = None) -> None:
+def mask_logits(logits_RV: Tensor, tokens_N: Tensor, rows_M: Tensor | None = None) -> None:
     """In place: these tokens have no chance, in these rows or in all. Vectors of int64. Does not synchronise."""
     if rows_M is None:
         logits_RV.index_fill_(1, tokens_N, float("-inf"))

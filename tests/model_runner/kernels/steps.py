@@ -1,6 +1,5 @@
 """Decode steps of odd shapes and types with every kind of row in them, and what it means that two came to the same."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import pytest
@@ -108,7 +107,6 @@ def check(
     got: Step,
     want: Step,
     implementation: Implementation,
-    alike: Callable[[LatentState, LatentState], None] = check_states,
 ) -> None:
     """inject, then commit: the implementation on one, the definition on a copy of it in float64."""
     inject, commit, *_ = latent_step(implementation)
@@ -117,7 +115,7 @@ def check(
     assert same(got.embeds_RD, want.embeds_RD)
     commit(got.hidden_RD, got_phase_R, got.slots_R, got.state)
     reference.commit(want.hidden_RD, want_phase_R, want.slots_R, want.state)
-    alike(got.state, want.state)
+    check_states(got.state, want.state)
 
 
 def in_wider_rows(rows: Tensor) -> Tensor:

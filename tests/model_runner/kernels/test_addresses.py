@@ -41,7 +41,7 @@ def test_rows_beyond_2_to_the_31(implementation: str, reserved: torch.Tensor) ->
     )
     rows_RD[0], rows_RD[1], rows_RD[2] = 1.0, 2.0, 3.0
     slots_R = torch.tensor([3 * 16, -1, FAR * 16 + 2])
-    commit(rows_RD, torch.tensor([1, 0, 1], dtype=torch.int32), slots_R, state)
+    commit(rows_RD, torch.tensor([0, 0, 1], dtype=torch.int32), slots_R, state)
     assert state.feedback_BD[FAR].eq(3.0).all()
     assert state.feedback_BD[3].eq(1.0).all()
     assert state.phase_B[FAR] == 1

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from contracts.manifest import BlockRule
-from model_runner.kernels.latent_step import LatentState, decide, latent_step, reference
+from model_runner.kernels.latent_step import LatentState, decide, host, latent_step, reference
 from tests.model_runner.kernels.cases import HAS_TRITON, HIDDEN, RULES, ints, make_state, on_cpu, rows
 from tests.model_runner.simulator import END, EOS, PAD, START, A, make_spec
 
@@ -78,10 +78,10 @@ class TestCommit:
     def test_a_slot_says_which_row(self, implementation: str) -> None:
         _, commit, *_ = latent_step(implementation)
         state = make_state(num_blocks=4, block_size=4)
-        commit(rows(1, 2, 3), ints(4, 1, 3), torch.tensor([0, 7, 12]), state)
+        commit(rows(1, 2, 3), ints(0, 1, 3), torch.tensor([0, 7, 12]), state)
         assert state.feedback_BD[:4, 0].nan_to_num(-1).tolist() == [1, 2, -1, 3]
-        assert state.phase_B[:4].tolist() == [4, 1, 2, 3]
-        assert state.request_phase_R[:3].tolist() == [4, 1, 3]
+        assert state.phase_B[:4].tolist() == [0, 1, 2, 3]
+        assert state.request_phase_R[:3].tolist() == [0, 1, 3]
 
     def test_what_is_not_kept_is_not_written(self, implementation: str) -> None:
         _, commit, *_ = latent_step(implementation)
@@ -104,15 +104,13 @@ class TestCommit:
 
 
 def test_the_implementation_asked_for_is_the_one_that_runs() -> None:
-    assert latent_step("reference") == (reference.inject, reference.commit, reference.decide, reference.forbid)
-    from model_runner.kernels.latent_step import host
-
-    assert latent_step("host") == (host.inject, host.commit, host.decide, host.forbid)
+    assert latent_step("reference") == (reference.inject, reference.commit, reference.decide, reference.mask_logits)
+    assert latent_step("host") == (host.inject, host.commit, host.decide, host.mask_logits)
     assert host.inject is not reference.inject
     if HAS_TRITON:
         from model_runner.kernels.latent_step import kernel
 
-        assert latent_step("triton") == (kernel.inject, kernel.commit, reference.decide, reference.forbid)
+        assert latent_step("triton") == (kernel.inject, kernel.commit, reference.decide, reference.mask_logits)
         assert kernel.inject is not reference.inject
         assert kernel.commit is not reference.commit
 

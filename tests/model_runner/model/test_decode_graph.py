@@ -91,12 +91,12 @@ def as_on_a_gpu(model: Any, rule: str) -> Iterator[None]:
     for module in attention:
         module.use_direct_call = False
     spec, model.spec, model.skips_known_rows = model.spec, changed(model.spec, rule=rule), False
-    model.inject, model.commit, model.decide, model.forbid = latent_step("reference")
+    model.inject, model.commit, model.decide, model.mask_logits = latent_step("reference")
     try:
         yield
     finally:
         model.spec, model.skips_known_rows = spec, True
-        model.inject, model.commit, model.decide, model.forbid = latent_step("host")
+        model.inject, model.commit, model.decide, model.mask_logits = latent_step("host")
         for module, forward in for_a_cpu:
             module.forward = forward
         for module in attention:
