@@ -29,6 +29,10 @@ class ClockedWorker(ILVRWorker):
     def skip_known_rows(self, on: bool) -> None:
         self.model_runner.get_model().skips_known_rows = on
 
+    def encoder_cache_bytes(self) -> int:
+        """Of the embeddings of pictures that are kept until they are prefilled, or longer."""
+        return sum(one.nbytes for one in self.model_runner.encoder_cache.values())
+
     @torch.inference_mode()
     def products_s(self, num_rows: int, min_s: float) -> float:
         """Seconds of one step's matrix products, those of the decoder's layers and of the head, on random rows."""

@@ -13,6 +13,9 @@ from benchmarks.decode import report
 from benchmarks.decode.__main__ import PARTS
 from benchmarks.decode.checkpoint import CONFIG, ROOT, TEXT, TOWER, shapes
 from benchmarks.decode.figures import Bar, PartReport, decode_intervals, interval_of_median, ratios, spread, table
+from benchmarks.decode.helper_image import BLOCK, Cost
+from benchmarks.decode.helper_image import rows_of as images_rows
+from benchmarks.decode.models import EMBEDDED, load
 from benchmarks.decode.step_profile import INSIDE, largest
 from benchmarks.decode.step_profile import rows_of as profile_rows
 from benchmarks.decode.step_times import Kind, report_latent, report_skipped
@@ -105,6 +108,17 @@ def test_latent_steps_over_text_steps_and_without_the_head() -> None:
     assert [row[1] for row in skipped.rows] == ["all"]  # half of one row is none
     halves = {**found, "half latent": [2.0], "half latent, head skipped": [3.0]}
     assert not report_skipped({"0.6B, batch 8": halves}).bars[1].is_met
+
+
+def test_what_a_block_and_an_image_hold() -> None:
+    """256 px are 9 by 9 visual tokens, and two marks."""
+    costs = {BLOCK: [Cost(0.5, 0), Cost(1.0, 0)], "256": [Cost(1.0, 2**19), Cost(3.0, 2**19)]}
+    model = load(EMBEDDED)
+    assert (model.checkpoint.spec.size, model.kv_bytes_of_token) == (8, 4096)
+    assert images_rows(model, costs) == [
+        ["latent block of 8", "0.750 (0.500–1.000)", "1", "10", "0.04", "0.00", "1"],
+        ["image of 256 px", "2.000 (1.000–3.000)", "2.5 (2.0–3.0)", "83", "0.32", "0.50", "21.1"],
+    ]
 
 
 def test_every_second_row_is_latent() -> None:

@@ -24,6 +24,7 @@ async def test_alone_and_all_at_once(mode, runner):
         **mazes.TIGHT,
     ) as engine:
         await mazes.alone_and_all_at_once(engine, cases)
+        assert await engine.worker_call("num_addresses") == 1
         assert (await engine.worker_call("take_modes"))["FULL"] > 0
         assert await engine.worker_call("kernels") == f"kernel on {runner}"
     if mode != "none":
@@ -39,3 +40,4 @@ async def test_a_server_without_images():
         for case in cases:
             await answered(engine, [case])
         await answered(engine, renamed(cases, "again"))
+        assert await engine.worker_call("num_addresses") == 1

@@ -4,7 +4,10 @@ They are named in the engine argument ``worker_cls``, so the engine process impo
 """
 
 from collections import Counter
+from dataclasses import fields
 from typing import Any
+
+from torch import Tensor
 
 from model_runner.kernels.latent_step import Implementation, latent_step
 from model_runner.model.cpu_worker import ILVRWorker as OfCpu
@@ -36,6 +39,27 @@ class Told:
             return found
 
         chooser.dispatch = counted
+        self._watch_addresses()
+
+    def _watch_addresses(self) -> None:
+        model = self.model_runner.get_model()  # type: ignore[attr-defined]
+        decode = model.decode
+        self.addresses: set[tuple[int, ...]] = set()
+
+        def watched(*arguments: Any) -> Tensor:
+            *inputs, state = arguments
+            kept = [getattr(state, field.name) for field in fields(state)]
+            rows_R3 = getattr(model, "feed_rows_R3", None)
+            tensors = [one for one in (*inputs, *kept, rows_R3) if isinstance(one, Tensor)]
+            self.addresses.add(tuple(one.data_ptr() for one in tensors))
+            hidden_TD: Tensor = decode(*arguments)
+            return hidden_TD
+
+        model.decode = watched
+
+    def num_addresses(self) -> int:
+        """At how many sets of addresses decode steps found what they read and write: a captured graph keeps its own."""
+        return len(self.addresses)
 
     def take_modes(self) -> dict[str, int]:
         """How many steps ran in each CUDA graph mode since this was last asked."""

@@ -23,6 +23,7 @@ async def test_alone_and_all_at_once(mode):
         **mazes.TIGHT,
     ) as engine:
         await mazes.alone_and_all_at_once(engine, cases)
+        assert await engine.worker_call("num_addresses") == 1
         assert await engine.worker_call("kernels") == "kernel on V2"
     if mode != "none":  # or what is fed would not matter
         assert num_changed(cases, await mazes.expected_of("none")) > 0
@@ -35,3 +36,4 @@ async def test_a_server_without_images():
         for case in cases:
             await answered(engine, [case])
         await answered(engine, renamed(cases, "again"))
+        assert await engine.worker_call("num_addresses") == 1
