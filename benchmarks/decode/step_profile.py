@@ -31,13 +31,14 @@ INSIDE = {
     "inject": "forward",
     "commit": "forward",
     "sampler": "sample",
-    "block rule": "sample",
+    "block rule": "sampler",
 }
 REST = {
     "step": "engine core",
     "execute": "inputs and the rest of the runner",
     "forward": "the rest of the language model",
     "sample": "the rest of sampling",
+    "sampler": "vLLM's sampler",
 }
 
 

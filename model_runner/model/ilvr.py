@@ -26,6 +26,10 @@ from model_runner.model.keys import spec_of
 from model_runner.model.processing import ILVRDummyInputsBuilder, ILVRMultiModalProcessor, ILVRProcessingInfo
 from model_runner.model.supported import refuse_unsupported
 
+# Multiplications of the head for so many rows take longer than to pick the other rows and put their logits in place:
+# with 0.8 million picking gained nothing, with hundreds of millions it did ((f) of benchmarks/reports/decode.md).
+WORTH_PICKING = 2**20
+
 
 @MULTIMODAL_REGISTRY.register_processor(
     ILVRMultiModalProcessor, info=ILVRProcessingInfo, dummy_inputs=ILVRDummyInputsBuilder
@@ -46,6 +50,8 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
             "host" if current_platform.is_cpu() else "triton"
         )
         self.skips_known_rows = current_platform.is_cpu()
+        text = vllm_config.model_config.hf_text_config
+        self.skips_some_from = -(-WORTH_PICKING // (text.vocab_size * text.hidden_size))  # so many known rows
         if current_platform.is_cpu() and vllm_config.model_config.enforce_eager:
             use_cpu_kernels(self)
         self.has_newcomers = False  # set by the worker for each step
@@ -213,14 +219,18 @@ class ILVRForConditionalGeneration(Qwen2_5_VLForConditionalGeneration):
         return logits
 
     def _logits_of_open_rows(self, hidden_RD: Tensor, phases: NDArray[np.int32]) -> Tensor | None:
-        """Rows inside a ``fixed`` block have zeros: their next token is known. [R, vocabulary].
+        """Rows inside a ``fixed`` block may have zeros: their next token is known. [R, vocabulary].
 
         For a CPU: it asks what a tensor holds, which elsewhere is a host sync that costs more than the rows do.
         """
+        num_known = np.count_nonzero(phases)
+        if num_known < min(self.skips_some_from, len(phases)):
+            logits: Tensor | None = super().compute_logits(hidden_RD)
+            return logits
         language_model: Any = self.language_model
         logits_RV = hidden_RD.new_zeros(hidden_RD.shape[0], language_model.logits_processor.org_vocab_size)
-        open_rows = torch.from_numpy(np.flatnonzero(phases == 0))
-        if len(open_rows):
+        if num_known < len(phases):
+            open_rows = torch.from_numpy(np.flatnonzero(phases == 0))
             of_open: Any = super().compute_logits(hidden_RD[open_rows])
             logits_RV[open_rows] = of_open
         return logits_RV

@@ -129,6 +129,7 @@ def test_every_second_row_is_latent() -> None:
 
 def test_profile_rows_lie_in_each_other_and_leave_a_rest() -> None:
     ms = {"step": 10.0, "execute": 8.0, "forward": 6.0, "linear": 4.0, "sample": 1.0}
+    ms |= {"sampler": 0.75, "block rule": 0.25}
     found = {"ms": ms, "steps": 50, "tokens_a_second": 1000.0, "front_end_cpu_ms": 2.5}
     assert profile_rows(found) == [
         ["step (50 steps, 1000 tokens/s)", "10.00", "100"],
@@ -138,6 +139,10 @@ def test_profile_rows_lie_in_each_other_and_leave_a_rest() -> None:
         ["· · · *the rest of the language model*", "2.00", "20.0"],
         ["· · *inputs and the rest of the runner*", "2.00", "20.0"],
         ["· sample", "1.00", "10.0"],
+        ["· · sampler", "0.75", "7.5"],
+        ["· · · block rule", "0.25", "2.5"],
+        ["· · · *vLLM's sampler*", "0.50", "5.0"],
+        ["· · *the rest of sampling*", "0.25", "2.5"],
         ["· *engine core*", "1.00", "10.0"],
         ["front end, processor time", "2.50", ""],
     ]

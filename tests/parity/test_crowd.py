@@ -47,7 +47,8 @@ class Crowd:
         rng = random.Random(f"{self.seed} {number}")
         count = 0
         while True:
-            await asyncio.sleep(rng.expovariate(1 / MEAN_PAUSE_S))
+            if count > 0:  # the first ones all at once
+                await asyncio.sleep(rng.expovariate(1 / MEAN_PAUSE_S))
             if time.monotonic() > until:
                 return
             request, expected = self.draw(rng, f"{number}.{count}")

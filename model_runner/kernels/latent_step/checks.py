@@ -1,4 +1,4 @@
-"""What a compiled loop or kernel would read or write past its end, or take for something else, is refused before."""
+"""Shapes, types and strides by which a compiled loop or kernel would read or write past an end are refused before."""
 
 from torch import Tensor
 

@@ -33,6 +33,7 @@ def inject(
 
     Raises:
         ValueError: see ``check_inject``.
+        IndexError: a position has no place in its block table, or a block none in the state.
     """
     memory, num_requests = state.memory, ids_R.numel()
     embeds_stride, embeds_step = embeds_RD.stride()
@@ -53,7 +54,7 @@ def inject(
         ids_R, seq_lens_R, slots_R = _flat(ids_R), _flat(seq_lens_R), _flat(slots_R, torch.int64)
         block_table_RB = block_table_RB.int()
         table_stride = block_table_RB.stride(0)
-    loops.inject(
+    found = loops.inject(
         num_requests,
         ids_R.data_ptr(),
         embeds_RD.data_ptr(),
@@ -61,16 +62,20 @@ def inject(
         seq_lens_R.data_ptr(),
         block_table_RB.data_ptr(),
         table_stride,
+        block_table_RB.shape[1],
         slots_R.data_ptr(),
         memory.feedback,
         memory.row_bytes,
         memory.phase,
+        memory.num_rows,
         memory.step_phase,
         state.block_size,
         spec.start_id,
         spec.pad_id,
         spec.size,
     )
+    if found == loops.OUTSIDE:
+        raise IndexError("a position lies outside of its block table, or a block outside of the latent state")
     return memory.step_phases[num_requests]
 
 
@@ -86,6 +91,7 @@ def commit(
 
     Raises:
         ValueError: see ``check_commit``.
+        IndexError: a slot has no place in the state, or a last token none in the step.
     """
     memory, num_tokens = state.memory, phase_T.numel()
     hidden_stride, hidden_step = hidden_TD.stride()
@@ -105,7 +111,7 @@ def commit(
         phase_T, slots_T = _flat(phase_T), _flat(slots_T, torch.int64)
         kept_T = None if kept_T is None else _flat(kept_T, torch.bool)
         last_R = None if last_R is None else _flat(last_R, torch.int64)
-    memory.is_inside = loops.commit(
+    found = loops.commit(
         num_tokens,
         num_tokens if last_R is None else last_R.numel(),
         hidden_TD.data_ptr(),
@@ -117,9 +123,13 @@ def commit(
         memory.feedback,
         memory.row_bytes,
         memory.phase,
+        memory.num_rows,
         memory.request_phase,
         state.block_size,
     )
+    if found == loops.OUTSIDE:
+        raise IndexError("a slot lies outside of the latent state, or the last token of a request outside of the step")
+    memory.is_inside = found == 1
 
 
 def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:
@@ -147,28 +157,35 @@ def decide(chosen_R: Tensor, phase_R: Tensor, spec: LatentSpec) -> Tensor:
 
 
 def mask_logits(logits_RV: Tensor, tokens_N: Tensor, rows_M: Tensor | None = None) -> None:
-    """As ``reference.mask_logits``.
+    """As ``reference.mask_logits``, of which no index may be negative.
 
     Raises:
-        ValueError: logits are strided within a row, or of a type that no model has; or a vector is not of int64.
+        ValueError: logits are strided within a row, or of a type that no model has; or a vector is strided, or not of
+            int64.
+        IndexError: there is no such token or row.
     """
     row_stride, step = logits_RV.stride()
     dtype = logits_RV.dtype
     if step != 1 or dtype not in MINUS_INFINITY:
         raise ValueError(f"logits of {dtype} and of strides {logits_RV.stride()}")
-    if not tokens_N.dtype is torch.int64 is (tokens_N if rows_M is None else rows_M).dtype:
-        raise ValueError("tokens and rows must be of int64")
+    if not all(one is None or (one.dtype is torch.int64 and one.is_contiguous()) for one in (tokens_N, rows_M)):
+        raise ValueError("tokens and rows must be contiguous vectors of int64")
     item_bytes = dtype.itemsize
-    loops.mask_logits(
-        logits_RV.shape[0] if rows_M is None else rows_M.numel(),
+    num_rows, vocabulary = logits_RV.shape
+    found = loops.mask_logits(
+        num_rows if rows_M is None else rows_M.numel(),
         tokens_N.numel(),
         logits_RV.data_ptr(),
+        num_rows,
+        vocabulary,
         row_stride * item_bytes,
         tokens_N.data_ptr(),
         0 if rows_M is None else rows_M.data_ptr(),
         item_bytes,
         MINUS_INFINITY[dtype],
     )
+    if found == loops.OUTSIDE:
+        raise IndexError(f"a token or row to be masked lies outside of logits of {num_rows} rows of {vocabulary}")
 
 
 def _flat(vector: Tensor, dtype: torch.dtype = torch.int32) -> Tensor:

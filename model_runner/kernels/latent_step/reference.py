@@ -8,7 +8,8 @@ Everything here is vectorised, of static shape and free of host syncs, and write
 engine; only the small intermediate results of PyTorch are allocated. On a CPU it is the number of operations that
 costs, not what each does to a few numbers.
 
-Shape letters: R requests, T tokens of this step, D hidden size, B KV blocks.
+Shape letters: R requests, T tokens of this step, D hidden size, B KV blocks, V vocabulary, N tokens that are masked in
+M rows.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from contracts.manifest import LatentSpec
+from model_runner.kernels.latent_step.memory import HostMemory
 
 
 @dataclass(frozen=True)
@@ -60,31 +62,9 @@ class LatentState:
         return self.phase_B.shape[0] - 1
 
     @cached_property
-    def memory(self) -> "HostMemory":
+    def memory(self) -> HostMemory:
         """Of a state in the host's memory."""
-        return HostMemory(self)
-
-
-class HostMemory:
-    """Where the buffers lie and how large they are, asked once, and what of them the host looks at.
-
-    step_phases: views of ``step_phase_R``, the first so many of it. request_phases: ``request_phase_R`` as NumPy sees
-    it. is_inside: whether a request may be inside a block after the last commit; ``host.commit`` alone knows when none
-    is.
-    """
-
-    def __init__(self, state: LatentState) -> None:
-        self.feedback = state.feedback_BD.data_ptr()
-        self.phase = state.phase_B.data_ptr()
-        self.step_phase = state.step_phase_R.data_ptr()
-        self.request_phase = state.request_phase_R.data_ptr()
-        self.hidden_size, self.dtype = state.feedback_BD.shape[1], state.feedback_BD.dtype
-        self.item_bytes = self.dtype.itemsize
-        self.row_bytes = self.item_bytes * self.hidden_size
-        self.max_requests = len(state.step_phase_R)
-        self.step_phases = [state.step_phase_R[:count] for count in range(self.max_requests + 1)]
-        self.request_phases = state.request_phase_R.numpy()
-        self.is_inside = True
+        return HostMemory(self.feedback_BD, self.phase_B, self.step_phase_R, self.request_phase_R)
 
 
 def is_inner_pad(ids: Tensor, previous_phase: Tensor, spec: LatentSpec) -> Tensor:

@@ -56,9 +56,12 @@ class Step:
 
 
 def make_step(
-    num_requests: int, hidden_size: int, dtype: torch.dtype, block_size: int, *, ints: torch.dtype = torch.int32
+    num_requests: int, hidden_size: int, dtype: torch.dtype, block_size: int, *, ints: torch.dtype | None = None
 ) -> Step:
-    """Rows differ in token, phase before (0, 1, 2, K, K + 1) and position (0, and each side of block boundaries)."""
+    """Rows differ in token, phase before (0, 1, 2, K, K + 1) and position (0, and each side of block boundaries).
+
+    ``ints``: the type of all vectors; None: as vLLM gives them, slots in int64 and the others in int32.
+    """
     g = torch.Generator().manual_seed(num_requests * 7919 + hidden_size)
     state = LatentState.allocate(
         num_blocks=NUM_BLOCKS,
@@ -79,11 +82,11 @@ def make_step(
     tokens = torch.tensor([*TOKENS, PAD, PAD, PAD, START])
     is_padded_R = torch.arange(num_requests) % 5 == 4
     return Step(
-        ids_R=tokens[torch.randint(0, len(tokens), (num_requests,), generator=g)].to(ints),
+        ids_R=tokens[torch.randint(0, len(tokens), (num_requests,), generator=g)].to(ints or torch.int32),
         embeds_RD=torch.randn(num_requests, hidden_size, generator=g).to(dtype),
-        seq_lens_R=(positions_R + 1).to(ints),
+        seq_lens_R=(positions_R + 1).to(ints or torch.int32),
         table_RB=table_RB.to(torch.int32),
-        slots_R=torch.where(is_padded_R, -1, own_R * block_size + positions_R % block_size).to(ints),
+        slots_R=torch.where(is_padded_R, -1, own_R * block_size + positions_R % block_size).to(ints or torch.int64),
         hidden_RD=torch.randn(num_requests, hidden_size, generator=g).to(dtype),
         state=state,
     )

@@ -18,6 +18,7 @@ from tests.model_runner.kernels.steps import (
     BLOCK_SIZES,
     DTYPES,
     HIDDEN_SIZES,
+    NUM_BLOCKS,
     NUM_REQUESTS,
     SIZE,
     SPEC,
@@ -26,6 +27,7 @@ from tests.model_runner.kernels.steps import (
     in_wider_rows,
     make_step,
 )
+from tests.model_runner.simulator import PAD
 
 
 def check(got: Step) -> None:
@@ -100,8 +102,57 @@ def test_logits_that_cannot_be_written_are_refused() -> None:
     for logits in (torch.zeros(2, 3).t(), torch.zeros(2, 3).double()):
         with pytest.raises(ValueError, match="logits of"):
             host.mask_logits(logits, torch.tensor([0]))
-    with pytest.raises(ValueError, match="of int64"):
-        host.mask_logits(torch.zeros(2, 3), torch.tensor([0]), torch.tensor([0], dtype=torch.int32))
+    for rows in (torch.tensor([0], dtype=torch.int32), torch.arange(4)[::2]):
+        with pytest.raises(ValueError, match="of int64"):
+            host.mask_logits(torch.zeros(2, 3), torch.tensor([0]), rows)
+        with pytest.raises(ValueError, match="of int64"):
+            host.mask_logits(torch.zeros(2, 3), rows)
+
+
+def no_tokens(step: Step, last: int) -> None:
+    none_T = torch.zeros(0, dtype=torch.int32)
+    slots_T, kept_T = none_T.long(), none_T.bool()
+    host.commit(step.hidden_RD[:0], none_T, slots_T, step.state, kept_T, torch.tensor([last]))
+
+
+OUTSIDE = {
+    "a slot past the blocks": lambda step: host.commit(
+        step.hidden_RD, step.state.step_phase_R[:3], torch.tensor([0, 5 * (NUM_BLOCKS + 2), 0]), step.state
+    ),
+    "the last token of a step without any": lambda step: no_tokens(step, 0),
+    "a last token before the first": lambda step: no_tokens(step, -1),
+    "a position past the block table": lambda step: replace(step, table_RB=step.table_RB[:, :0]).inject(host.inject),
+    "a block before the first": lambda step: replace(step, table_RB=step.table_RB * 0 - 1).inject(host.inject),
+    "a block past the last": lambda step: replace(step, table_RB=step.table_RB * 0 + NUM_BLOCKS + 2).inject(
+        host.inject
+    ),
+    "a token past the vocabulary": lambda _: host.mask_logits(torch.zeros(2, 3), torch.tensor([0, 3])),
+    "a token before the first": lambda _: host.mask_logits(torch.zeros(2, 3), torch.tensor([-1])),
+    "a row past the last": lambda _: host.mask_logits(torch.zeros(2, 3), torch.tensor([0]), torch.tensor([2])),
+    "a row before the first": lambda _: host.mask_logits(torch.zeros(2, 3), torch.tensor([0]), torch.tensor([-1])),
+}
+
+
+@pytest.mark.parametrize("what", OUTSIDE)
+def test_what_points_outside_is_refused(what: str) -> None:
+    """As the definition does, or vLLM would write into memory that is not its own, and say nothing."""
+    step = make_step(3, 64, torch.float32, 5)
+    step = replace(step, ids_R=torch.full_like(step.ids_R, PAD), seq_lens_R=torch.full_like(step.seq_lens_R, 9))
+    with pytest.raises(IndexError, match="outside"):
+        OUTSIDE[what](step)
+
+
+@pytest.mark.parametrize("kept", [[], [True, False]], ids=str)
+def test_steps_that_nothing_is_kept_of(kept: list[bool]) -> None:
+    """The first has no tokens at all."""
+    got = make_step(len(kept), 64, torch.float32, 5)
+    want = got.to("cpu", torch.float64)
+    told = torch.ones(len(kept), dtype=torch.int32), got.slots_R
+    for commit, step in ((host.commit, got), (reference.commit, want)):
+        kept_T, last_R = torch.tensor(kept, dtype=torch.bool), torch.arange(len(kept))
+        commit(step.hidden_RD, *told, step.state, kept_T, last_R)
+    check_states(got.state, want.state)
+    assert got.state.memory.is_inside == bool(kept)
 
 
 def test_the_comparison_notices_a_bit() -> None:

@@ -9,7 +9,7 @@ import torch
 from vllm.v1.worker.gpu.input_batch import InputBatch, InputBuffers
 
 from contracts.manifest import LatentSpec
-from model_runner.kernels.latent_step.reference import LatentState, commit, inject
+from model_runner.kernels.latent_step import Implementation, LatentState, latent_step
 from model_runner.model.chunk import read_chunk
 
 SPEC = LatentSpec(pad_id=0, start_id=1, end_id=2, size=4, rule="learned")  # dummy ids are 0: pads, the worst case
@@ -36,9 +36,16 @@ def dummy(num_requests: int, num_tokens: int) -> InputBatch:
     return InputBatch.make_dummy(num_requests, num_tokens, InputBuffers(MAX_REQUESTS, 256, torch.device("cpu")))
 
 
+IMPLEMENTATIONS = pytest.mark.parametrize("implementation", ["reference", "host"])
+
+
+@IMPLEMENTATIONS
 @pytest.mark.parametrize("ids", ["all pads", "anything"])
 @pytest.mark.parametrize(("num_requests", "num_tokens"), [(1, 1), (8, 8), (8, 13), (8, 128), (1, 200)])
-def test_of_several_tokens(num_requests: int, num_tokens: int, ids: str, state: LatentState) -> None:
+def test_of_several_tokens(
+    num_requests: int, num_tokens: int, ids: str, implementation: Implementation, state: LatentState
+) -> None:
+    commit = latent_step(implementation).commit
     batch = dummy(num_requests, num_tokens)
     if ids == "anything":  # as where vLLM profiles with random ids
         batch.input_ids.random_(0, 4, generator=torch.Generator().manual_seed(0))
@@ -57,9 +64,11 @@ def test_of_several_tokens(num_requests: int, num_tokens: int, ids: str, state: 
     assert state.phase_B[state.nowhere] == 0
 
 
+@IMPLEMENTATIONS
 @pytest.mark.parametrize("seq_len", [1, 5, 0])
-def test_of_one_token(seq_len: int, state: LatentState) -> None:
+def test_of_one_token(seq_len: int, implementation: Implementation, state: LatentState) -> None:
     """What a full graph is captured with: lengths of 1, or of a whole context; padded requests have length 0."""
+    inject, commit, *_ = latent_step(implementation)
     batch = dummy(MAX_REQUESTS, MAX_REQUESTS)
     slots = torch.full((MAX_REQUESTS,), -1, dtype=torch.int64)
     tables = torch.zeros(MAX_REQUESTS, 4, dtype=torch.int32)

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace as changed
 from torch import Tensor
 
+from model_runner.model.ilvr import WORTH_PICKING
 from tests.model_runner.model.conftest import add_in_a_block
 from tests.parity.stepper import Stepper
 
@@ -16,8 +17,9 @@ NUM_TOKENS = 24
 def fixed_stepper(maze_stepper: Stepper) -> Iterator[Stepper]:
     model = maze_stepper.model
     spec, model.spec = model.spec, changed(model.spec, rule="fixed")
+    some_from, model.skips_some_from = model.skips_some_from, 1
     yield maze_stepper
-    model.spec, model.skips_known_rows = spec, True
+    model.spec, model.skips_known_rows, model.skips_some_from = spec, True, some_from
 
 
 def answers(stepper: Stepper) -> tuple[dict[str, list[int]], list[tuple[int, int]]]:
@@ -64,3 +66,13 @@ def test_the_head_runs_for_open_rows_alone_and_the_tokens_are_the_same(fixed_ste
     assert sum(num_rows - num_computed for num_rows, num_computed in rows) == known >= 3 * 9
     assert any(num_computed == 0 for _, num_computed in rows)
     assert any(0 < num_computed < num_rows for num_rows, num_computed in rows)
+
+
+def test_few_known_rows_of_a_small_head_are_not_worth_picking_the_others(fixed_stepper: Stepper) -> None:
+    """A head of 384 by 128: from 22 known rows on. Three are never that many, so all or none are skipped."""
+    picked, _ = answers(fixed_stepper)
+    fixed_stepper.model.skips_some_from = -(-WORTH_PICKING // (384 * 128))
+    kept, rows = answers(fixed_stepper)
+    assert kept == picked
+    assert {num_computed for _, num_computed in rows} == {0, 1, 2, 3}
+    assert all(num_computed in (0, num_rows) for num_rows, num_computed in rows)
