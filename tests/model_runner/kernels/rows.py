@@ -86,3 +86,8 @@ def check_too_short_is_refused(implementation: Implementation) -> None:
         commit(step.hidden_RD, phase_T, step.slots_R, step.state, kept_T[:2], torch.tensor([0]))
     with pytest.raises(ValueError, match="71 requests"):
         commit(step.hidden_RD, phase_T, step.slots_R, step.state, kept_T, torch.zeros(71, dtype=torch.int64))
+    many = make_step(71, 64, torch.float32, 5)
+    with pytest.raises(ValueError, match="71 requests"):
+        many.inject(inject)
+    with pytest.raises(ValueError, match="71 requests"):
+        commit(many.hidden_RD, torch.zeros(71, dtype=torch.int32), many.slots_R, many.state)
