@@ -22,8 +22,9 @@ after prompts of the same length that do not. Both are at the same positions, on
 orders; a value is the median of the steps of a turn. The head runs in latent steps as in text steps, as it must \
 where blocks are `learned`."""
 
-SKIP_TEXT = """The same steps where blocks are `fixed`: the engine skips the head for rows whose next token is known, \
-all of them or every second one. That may make no step slower: it is asked to gain something where all are known, and \
+SKIP_TEXT = """The same steps where blocks are `fixed`: the engine may skip the head for rows whose next token is \
+known: here all of them or every second one, the latter where the head is large enough to pay for it. That may make no \
+step slower: it is asked to gain something where all are known, and \
 not to lose more than the latent step may where half are."""
 
 

@@ -39,10 +39,9 @@ class Told:
             return found
 
         chooser.dispatch = counted
-        self._watch_addresses()
+        self._watch_addresses(runner.get_model())
 
-    def _watch_addresses(self) -> None:
-        model = self.model_runner.get_model()  # type: ignore[attr-defined]
+    def _watch_addresses(self, model: Any) -> None:
         decode = model.decode
         self.addresses: set[tuple[int, ...]] = set()
 

@@ -1,5 +1,7 @@
 """64 clients at once, short of room: requests come when they like and go when they like, and each answer is its own.
 
+The first of each client come together.
+
 Requests are recorded traces, from their begin or from any token of their answer, with any number of tokens, and text
 alone, whose answers are those that the engine gave when nothing else ran.
 """

@@ -143,8 +143,7 @@ def test_what_points_outside_is_refused(what: str) -> None:
 
 
 @pytest.mark.parametrize("kept", [[], [True, False]], ids=str)
-def test_steps_that_nothing_is_kept_of(kept: list[bool]) -> None:
-    """The first has no tokens at all."""
+def test_the_commit_of_a_prefill_step_of_few_tokens_or_none(kept: list[bool]) -> None:
     got = make_step(len(kept), 64, torch.float32, 5)
     want = got.to("cpu", torch.float64)
     told = torch.ones(len(kept), dtype=torch.int32), got.slots_R
